@@ -2,4 +2,46 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0.dev0"
+__all__ = [
+    "Attribution",
+    "Classifier",
+    "Image",
+    "Prediction",
+    "XAIMedError",
+    "explain",
+    "load_model",
+    "predict",
+    "read_image",
+]
+
+if TYPE_CHECKING:
+    from napari_xai_med.api import explain, predict
+    from napari_xai_med.attribution import Attribution
+    from napari_xai_med.errors import XAIMedError
+    from napari_xai_med.image import Image
+    from napari_xai_med.io import read_image
+    from napari_xai_med.models import load_model
+    from napari_xai_med.models.classifier import Classifier, Prediction
+
+_HOMES = {
+    "Attribution": "attribution",
+    "Classifier": "models.classifier",
+    "Image": "image",
+    "Prediction": "models.classifier",
+    "XAIMedError": "errors",
+    "explain": "api",
+    "load_model": "models",
+    "predict": "api",
+    "read_image": "io",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch must not slow the start of napari."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -19,5 +19,5 @@ class UntrustedError(ModelError):
     """Loading would run code that the user has not allowed."""
 
 
-class Cancelled(XAIMedError):
+class Cancelled(XAIMedError):  # noqa: N818  # not an error: the user wished it
     """The user stopped the work; nothing was changed."""

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Makes a virtual environment and runs the tests.
+# Sets up everything and runs the tests; arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python3 -m venv .venv
-.venv/bin/pip install -q -e '.[testing]'
-.venv/bin/python -m pytest "$@"
+bash scripts/setup.sh
+"${VENV:-.venv}/bin/python" -m pytest "$@"
