@@ -1,0 +1,273 @@
+"""napari layers to images, and maps to layers that lie exactly on them.
+
+Nothing here imports napari: a layer is read through its public attributes, and new layers are described
+by the (data, options, type) tuples that napari takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xai_med.errors import InputError
+from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, Reorientation, display_matrix
+from napari_xai_med.image import Image
+
+if TYPE_CHECKING:
+    from napari_xai_med.io.nifti import Volumes
+
+LayerTuple = tuple[NDArray[Any], dict[str, Any], str]
+
+METADATA_KEY = "napari_xai_med"
+"""Where layers keep what this package knows of them."""
+
+_AXES_BY_NDIM = {2: ("YX",), 3: ("ZYX", "CYX", "YXC"), 4: ("TZYX", "CZYX", "ZYXC"), 5: ("TCZYX",)}
+
+
+def possible_axes(layer: Any) -> tuple[str, ...]:
+    """What the layer's axes may mean, the likeliest first; more than one is for the user to choose.
+
+    A size never decides: a volume of three slices is not a colour picture. Axis labels that say it do.
+    """
+    count = layer.ndim + bool(getattr(layer, "rgb", False))
+    choices = _AXES_BY_NDIM.get(count)
+    if choices is None:
+        raise InputError(f"Layer {layer.name} has {count} axes; choose one with 2 to 5.")
+    if getattr(layer, "rgb", False):
+        return tuple(a for a in choices if a.endswith("C")) or ("YXC",)
+    labels = "".join(_axis_letter(label) for label in layer.axis_labels)
+    return (labels,) if labels in choices else choices
+
+
+def _axis_letter(label: str) -> str:
+    known = {"channel": "C", "channels": "C", "time": "T", "volume": "T"}
+    return known.get(label.lower(), label.upper() if len(label) == 1 else "?")
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """An image layer read with stated axes: the image in it, and how a map gets back onto it.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        The source; it is read, never changed.
+    axes : str
+        A letter per array axis: T, C, Z, Y, X.
+    volume : int
+        Index along T, 0 without one.
+    """
+
+    layer: Any
+    axes: str
+    volume: int = 0
+
+    @property
+    def spatial(self) -> list[int]:
+        """The layer's array axes that lie in space."""
+        return [k for k, letter in enumerate(self.axes) if letter in "ZYX"]
+
+    def image(self) -> Image:
+        """The image in the layer, in the orientation of its file, with the place that the layer has now.
+
+        Of its file, so that a network sees the same in the widget as in a script.
+        """
+        data = self.layer.data[0] if self.layer.multiscale else self.layer.data
+        if "T" in self.axes:
+            data = data[self.volume]
+        rest = self.axes.replace("T", "")
+        array = np.asarray(data, np.float32)
+        array = np.moveaxis(array, rest.index("C"), 0) if "C" in rest else array[np.newaxis]
+        told = _layer_metadata(self.layer)
+        volume = self.volume if "T" in self.axes else None
+        path = told.get("source") or getattr(self.layer.source, "path", None) or ""
+        image = Image(array, self.grid(array.shape[1:]), self.layer.name, str(path), volume, self.notices)
+        if self.turn is None:
+            return image
+        image = image.reoriented(self.turn.inverse)
+        if self._is_unmoved():
+            # To the last bit, so that a record of this image can be computed again from the file.
+            image = replace(image, grid=Grid(image.grid.shape, np.array(told["file_affine"])))
+        return image
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the reader had to say about the file."""
+        return tuple(_layer_metadata(self.layer).get("notices", ()))
+
+    @property
+    def turn(self) -> Reorientation | None:
+        """What turned the file's volume into the layer's; None if the layer is not from our reader."""
+        return _layer_metadata(self.layer).get("turn") if len(self.spatial) == 3 else None
+
+    def _is_unmoved(self) -> bool:
+        told = _layer_metadata(self.layer)
+        return "file_affine" in told and np.allclose(self._layer_to_world(), told["display"], rtol=0, atol=1e-9)
+
+    def as_python(self) -> str:
+        """A Python expression that gives this image: from its file, or else from the layer in napari."""
+        source = _layer_metadata(self.layer).get("source")
+        if not source:
+            layer = f"viewer.layers[{self.layer.name!r}]"
+            return f"LayerView({layer}, {self.axes!r}, {self.volume}).image()  # from napari_xai_med.layers"
+        return f"read_image({source!r}{f', volume={self.volume}' if 'T' in self.axes else ''})"
+
+    def grid(self, shape: tuple[int, ...]) -> Grid:
+        """The grid of the layer's spatial axes, honouring what the user did to its transform."""
+        world = self._layer_to_world()
+        if len(shape) == 2:
+            return Grid(shape, world)
+        told = _layer_metadata(self.layer)
+        if "affine" not in told:
+            return Grid(shape, np.linalg.inv(RAS_TO_DISPLAY) @ world)
+        moved = world @ np.linalg.inv(np.array(told["display"]))
+        return Grid(shape, np.linalg.inv(RAS_TO_DISPLAY) @ moved @ RAS_TO_DISPLAY @ np.array(told["affine"]))
+
+    def _layer_to_world(self) -> Float:
+        """Index along the spatial axes to napari world, in millimetres where the layer has a unit."""
+        spatial = [k for k in self.spatial if k < self.layer.ndim]
+        corners = np.zeros((len(spatial) + 1, self.layer.ndim))
+        corners[range(len(spatial)), spatial] = 1
+        world = np.array([self.layer.data_to_world(c) for c in corners], float)[:, spatial]
+        factors = [_millimetres(self.layer.units[k]) for k in spatial]
+        matrix = np.eye(len(spatial) + 1)
+        matrix[:-1, -1] = world[-1] * factors
+        matrix[:-1, :-1] = ((world[:-1] - world[-1]) * factors).T
+        return matrix
+
+    def place(self, values: NDArray[np.float32], grid: Grid) -> tuple[NDArray[Any], dict[str, Any]]:
+        """A map in the layer's own orientation as the data and transform of a new layer.
+
+        Parameters
+        ----------
+        values : ndarray, shape `grid.shape`
+            On the whole image, or on a slice that keeps its axis with length 1.
+        grid : Grid
+            True place of `values`, kept in the new layer's metadata.
+
+        Returns
+        -------
+        (ndarray, dict)
+            Data with all axes of the source layer but colours; scale, rotate, shear, translate, affine,
+            units, axis labels and metadata as napari takes them.
+        """
+        data: NDArray[Any] = values
+        start = np.zeros(self.layer.ndim)
+        for k, letter in enumerate(self.axes[: self.layer.ndim]):
+            if letter == "T":
+                data, start[k] = np.expand_dims(data, k), self.volume
+            elif letter == "C":
+                # Seen at every channel, without a copy for each.
+                data = np.expand_dims(data, k)
+                data = np.broadcast_to(data, (*data.shape[:k], self.layer.data.shape[k], *data.shape[k + 1 :]))
+        whole = self.grid(tuple(self.layer.data.shape[k] for k in self.spatial))
+        start[self.spatial] = np.rint(whole.to_index(grid.affine[:-1, -1]))
+        return data, self._transform(start) | {"metadata": {METADATA_KEY: self._told(grid, start)}}
+
+    def _told(self, grid: Grid, start: Float) -> dict[str, Any]:
+        source = _layer_metadata(self.layer)
+        told: dict[str, Any] = {key: source[key] for key in ("turn", "source", "notices") if key in source}
+        if grid.ndim == 3:
+            display = self._layer_to_world()
+            display[:3, 3] += display[:3, :3] @ start[self.spatial]
+            told |= {"affine": grid.affine.tolist(), "display": display.tolist()}
+        return told
+
+    def _transform(self, start: Float) -> dict[str, Any]:
+        layer = self.layer
+        moved = np.array(layer.data_to_world(start)) - np.array(layer.data_to_world(np.zeros(layer.ndim)))
+        linear = np.asarray(layer.affine.linear_matrix, float)
+        return {
+            "scale": np.array(layer.scale),
+            "rotate": np.array(layer.rotate),
+            "shear": np.array(layer.shear),
+            # The layer's affine comes after its translation, so the shift is undone through it.
+            "translate": np.array(layer.translate) + np.linalg.solve(linear, moved),
+            "affine": np.array(layer.affine.affine_matrix),
+            "units": layer.units,
+            "axis_labels": layer.axis_labels,
+        }
+
+
+def _layer_metadata(layer: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", layer.metadata.get(METADATA_KEY, {}))
+
+
+def _millimetres(unit: Any) -> float:
+    """How many millimetres one unit is; pixels count as millimetres, since nothing else is known."""
+    from pint import DimensionalityError
+
+    try:
+        return float((1 * unit).to("millimeter").magnitude)
+    except DimensionalityError:
+        return 1.0
+
+
+def volumes_to_layer(volumes: Volumes, name: str, source: str, *, labels: bool = False) -> LayerTuple:
+    """A file's volumes as a layer in display orientation, placed in millimetres.
+
+    Parameters
+    ----------
+    volumes : Volumes
+        As read from the file.
+    name, source : str
+        The layer's name, and the file's path.
+    labels : bool
+        A labels layer for a mask rather than an image layer.
+    """
+    turn = Reorientation.between(volumes.grid)
+    grid = turn.grid(volumes.grid)
+    matrix = display_matrix(grid)
+    data, axes = turn.array(volumes.data), "TCZYX"
+    for letter, k in (("C", 1), ("T", 0)):
+        if data.shape[k] == 1:
+            data, axes = data[(slice(None),) * k + (0,)], axes.replace(letter, "")
+    extra = len(axes) - 3
+    notices = volumes.notices
+    if grid.is_oblique:
+        notices = (*notices, "The scan is oblique: it is shown along its own axes; its true place is kept and saved.")
+    options: dict[str, Any] = {
+        "name": name,
+        "scale": (1.0,) * extra + tuple(np.diag(matrix)[:3]),
+        "translate": (0.0,) * extra + tuple(matrix[:3, 3]),
+        "units": ("pixel",) * extra + ("mm",) * 3,
+        "axis_labels": tuple({"T": "time", "C": "channel"}.get(a, a.lower()) for a in axes),
+        "metadata": {
+            METADATA_KEY: {
+                "affine": grid.affine.tolist(),
+                "display": matrix.tolist(),
+                "turn": turn,
+                "file_affine": volumes.grid.affine.tolist(),
+                "source": source,
+                "notices": notices,
+            }
+        },
+    }
+    if labels:
+        return data.astype(np.uint16 if data.max(initial=0) > 255 else np.uint8), options, "labels"
+    options |= {"colormap": "gray", "contrast_limits": percentile_limits(data), "rgb": False}
+    return data, options, "image"
+
+
+def percentile_limits(data: NDArray[Any]) -> tuple[float, float]:
+    """Contrast limits from the 1st and 99.5th percentile of about a million evenly spaced voxels."""
+    step = max(1, int(np.ceil((data.size / 1e6) ** (1 / data.ndim))))
+    flat = data[(slice(None, None, step),) * data.ndim]
+    low, high = (float(v) for v in np.percentile(flat, (1, 99.5)))
+    return (low, high) if high > low else (low, low + 1)
+
+
+def picture_to_layers(image: Image, mask: Image) -> list[LayerTuple]:
+    """A grey 2D image and its mask as an image layer and a labels layer."""
+    options: dict[str, Any] = {
+        "scale": image.grid.spacing,
+        "units": ("mm", "mm"),
+        "axis_labels": ("y", "x"),
+        "metadata": {METADATA_KEY: {"source": image.source}},
+    }
+    limits = percentile_limits(image.data)
+    picture = options | {"name": image.name, "colormap": "gray", "contrast_limits": limits}
+    return [(image.data[0], picture, "image"), (mask.data[0].astype(np.uint8), options | {"name": mask.name}, "labels")]
