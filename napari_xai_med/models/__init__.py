@@ -1,0 +1,51 @@
+"""Classifiers: a network, its preprocessing and its class names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_xai_med.errors import ModelError
+from napari_xai_med.models.bundle import load_bundle, read_class_names
+from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.samples import embedded_classifiers
+
+
+def load_model(source: str | Path, *, trust: bool = False) -> Classifier:
+    """Load a classifier.
+
+    Parameters
+    ----------
+    source : str or Path
+        A MONAI bundle folder, or the name of an embedded classifier such as ``chest_ct_3d``.
+    trust : bool
+        Allow a bundle to run its author's code; never for a file of unknown origin.
+
+    Raises
+    ------
+    ModelError
+        If there is no such classifier or it can't be loaded.
+    UntrustedError
+        If loading would run code and `trust` is False.
+    """
+    return load_bundle(_folder(source), trust=trust)
+
+
+def class_names_of(source: str | Path) -> tuple[str, ...]:
+    """The class names of a classifier, without loading it.
+
+    Raises
+    ------
+    ModelError
+        If there is no such classifier or its metadata can't be read.
+    """
+    return read_class_names(_folder(source))
+
+
+def _folder(source: str | Path) -> Path:
+    folder = Path(source).expanduser()
+    embedded = embedded_classifiers()
+    if not folder.exists() and str(source) in embedded:
+        return embedded[str(source)]
+    if not folder.is_dir():
+        raise ModelError(f"There is no bundle folder {source}; give its path, or one of {', '.join(embedded)}.")
+    return folder

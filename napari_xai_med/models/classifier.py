@@ -1,0 +1,192 @@
+"""A classifier: a network in eval mode with its preprocessing and the names of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xai_med.errors import InputError, ModelError
+from napari_xai_med.grid import Float
+from napari_xai_med.image import Image
+from napari_xai_med.models.head import Head
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from napari_xai_med.models.receptive_field import Layer
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """An image as the network sees it.
+
+    Parameters
+    ----------
+    tensor : Tensor, shape (1, C, *spatial)
+        The preprocessed image.
+    to_image : ndarray, shape (ndim + 1, ndim + 1)
+        Index of the network's grid to index of the image's grid.
+    """
+
+    tensor: Tensor
+    to_image: Float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says about an image. Research use only. Not for diagnosis.
+
+    Parameters
+    ----------
+    logits : ndarray of float, shape (number of logits,)
+        The network's output before softmax or sigmoid.
+    probabilities : ndarray of float, shape (number of classes,)
+    class_names : tuple of str
+    top : int
+        Index of the most probable class.
+    network_input : NetworkInput
+        What the network saw, and where.
+    notices : tuple of str
+        Sentences that the user should read.
+    """
+
+    logits: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    class_names: tuple[str, ...]
+    top: int
+    network_input: NetworkInput = field(repr=False)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def ranked(self) -> list[tuple[str, float]]:
+        """Class names and probabilities, the most probable first."""
+        order = np.argsort(-self.probabilities, kind="stable")
+        return [(self.class_names[k], float(self.probabilities[k])) for k in order]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with everything that is needed to ask it about an image.
+
+    Parameters
+    ----------
+    name : str
+    network : torch.nn.Module
+        In eval mode; it takes (N, C, *spatial).
+    preprocessing : callable
+        MONAI transforms from a channel-first MetaTensor to the network's input, without the batch axis.
+    class_names : tuple of str
+    head : Head
+    spatial_dims : int
+        2 or 3.
+    channels : int
+        Number of channels of the image that the preprocessing takes.
+    sha256 : str
+        Hash of weights and configuration.
+    source : str
+        The path it was loaded from, or the name of an embedded classifier.
+    output : str or int, optional
+        Which of several outputs the logits are: a key of a dict or the index in a sequence.
+    facts : mapping
+        The bundle's metadata.
+    """
+
+    name: str
+    network: nn.Module = field(repr=False)
+    preprocessing: Callable[[Tensor], Tensor] = field(repr=False)
+    class_names: tuple[str, ...]
+    head: Head
+    spatial_dims: int
+    channels: int
+    sha256: str
+    source: str
+    output: str | int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def prepare(self, image: Image) -> NetworkInput:
+        """Preprocess an image and keep track of where its voxels go.
+
+        MONAI's transforms carry an affine along. The quotient of the affines before and after leads from
+        the network's grid to the image's in one step, whatever crops, flips and resizes lie between.
+        """
+        import torch
+        from monai.data import MetaTensor
+
+        self.check(image)
+        affine = torch.as_tensor(np.array(image.grid.affine))
+        data = torch.from_numpy(np.array(image.data, np.float32, order="C"))
+        result = self.preprocessing(MetaTensor(data, affine=affine))
+        if not isinstance(result, MetaTensor):
+            raise ModelError(f"The preprocessing of {self.name} loses the image's place; use MONAI transforms only.")
+        to_image = np.linalg.inv(image.grid.affine) @ result.affine.numpy().astype(float)
+        return NetworkInput(result.as_tensor()[None].float(), to_image)
+
+    def check(self, image: Image) -> None:
+        """Raise an `InputError` if the image has not the axes or channels that this classifier takes."""
+        if image.ndim != self.spatial_dims:
+            advice = "choose a slice of it" if image.ndim == 3 else "choose a volume"
+            raise InputError(
+                f"{self.name} takes {self.spatial_dims}D images and {image.name} is {image.ndim}D; {advice}."
+            )
+        if len(image.data) != self.channels:
+            raise InputError(
+                f"{self.name} takes images with {self.channels} channel(s) and {image.name} has {len(image.data)}; "
+                "choose another image, or other axes."
+            )
+
+    def logits(self, output: Any) -> Tensor:
+        """The logits, shape (N, number of logits), in whatever the network returned.
+
+        Raises
+        ------
+        ModelError
+            If they can't be told or do not fit the class names.
+        """
+        if self.output is not None:
+            try:
+                output = output[self.output]
+            except (KeyError, IndexError, TypeError) as error:
+                raise ModelError(
+                    f"The network of {self.name} has no output {self.output!r}; correct the bundle."
+                ) from error
+        elif isinstance(output, tuple | list) and len(output) == 1:
+            output = output[0]
+        shape = getattr(output, "shape", None)
+        if shape is None:
+            raise ModelError(
+                f"The network of {self.name} has several outputs; name one as 'output' in its metadata.json."
+            )
+        logits: Tensor = output.flatten(1)
+        self.head.check(logits.shape[1], len(self.class_names))
+        return logits
+
+    def find_class(self, target: str | int) -> int:
+        """Index of the class that a name or an index stands for."""
+        if isinstance(target, str) and target in self.class_names:
+            return self.class_names.index(target)
+        if str(target).isdecimal() and int(target) < len(self.class_names):
+            return int(target)
+        raise InputError(f"{self.name} has no class {target!r}; choose one of {', '.join(self.class_names)}.")
+
+    @cached_property
+    def _layers(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:
+        return {}
+
+    def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
+        """Every layer whose output is a feature map, in the order of execution.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            (C, *spatial) of the network's input, as `NetworkInput.tensor` has it behind its batch axis.
+        """
+        from napari_xai_med.models.receptive_field import trace_layers
+
+        if input_shape not in self._layers:
+            self._layers[input_shape] = trace_layers(self.network, input_shape)
+        return self._layers[input_shape]

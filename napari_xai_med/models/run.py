@@ -1,0 +1,159 @@
+"""Run a classifier's network and leave it as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.func import functional_call
+
+from napari_xai_med.errors import ModelError
+from napari_xai_med.image import Image
+from napari_xai_med.job import Job
+from napari_xai_med.models.classifier import Classifier, Prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Hook = Callable[["Tensor"], "Tensor"]
+
+
+@contextmanager
+def untouched(network: nn.Module) -> Iterator[None]:
+    """Put a network in eval mode, and afterwards every module's own mode and the random state back.
+
+    Random numbers drawn inside always start from the same state, so that a network which samples in
+    eval mode answers the same way twice.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    with torch.random.fork_rng(enabled=True):
+        torch.manual_seed(0)
+        try:
+            network.eval()
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Tensor:
+    """One pass through the network.
+
+    Weights take part as constants: no gradient is kept for them, nor for anything that does not come
+    after a tensor which a hook marks as requiring one.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    inputs : Tensor, shape (N, C, *spatial)
+    job : Job
+        Asked before every module whether to go on.
+    hooks : dict of str to callable, optional
+        Layer names, and what replaces the output of that layer at each of its uses.
+
+    Returns
+    -------
+    Tensor, shape (N, number of logits)
+
+    Raises
+    ------
+    ModelError
+        If the logits are not finite, with the layer where that began.
+    """
+    network = classifier.network
+    constants = {name: _constant(value) for name, value in (*network.named_parameters(), *network.named_buffers())}
+    with untouched(network), _reporting(network, job), _replacing(network, hooks or {}):
+        try:
+            output = functional_call(network, constants, (inputs,))
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ModelError(
+                f"{classifier.name} can't take an input of shape {tuple(inputs.shape)}: {reason}."
+            ) from error
+    logits = classifier.logits(output)
+    if not bool(logits.isfinite().all()):
+        raise ModelError(_not_finite(classifier, inputs))
+    return logits
+
+
+def _constant(value: Tensor) -> Tensor:
+    # Autograd can't keep a tensor that was made in inference mode.
+    return value.clone() if value.is_inference() else value.detach()
+
+
+@contextmanager
+def _reporting(network: nn.Module, job: Job) -> Iterator[None]:
+    leaves = [module for module in network.modules() if not any(module.children())]
+    done = iter(range(1, 1 << 30))
+
+    def report(*_: Any) -> None:
+        job.step(next(done) / (len(leaves) + 1), "Running the network")
+
+    handles = [module.register_forward_pre_hook(report) for module in leaves]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _replacing(network: nn.Module, hooks: dict[str, Hook]) -> Iterator[None]:
+    modules = dict(network.named_modules())
+    handles = [
+        modules[name].register_forward_hook(lambda _module, _inputs, output, hook=hook: hook(output))
+        for name, hook in hooks.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
+    """A sentence with the first layer whose output is not finite."""
+    if not bool(inputs.isfinite().all()):
+        return f"The preprocessing of {classifier.name} gives values that are not finite; check it."
+    first: list[str] = []
+
+    def watch(name: str) -> Hook:
+        def look(output: Tensor) -> Tensor:
+            if not first and isinstance(output, torch.Tensor) and not bool(output.isfinite().all()):
+                first.append(name)
+            return output
+
+        return look
+
+    network = classifier.network
+    leaves = {name: watch(name) for name, module in network.named_modules() if name and not any(module.children())}
+    with torch.no_grad(), untouched(network), _replacing(network, leaves):
+        network(inputs)
+    where = f", first in layer {first[0]}" if first else ""
+    return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."
+
+
+def predict(image: Image, classifier: Classifier, job: Job | None = None) -> Prediction:
+    """Ask a classifier about an image; see `napari_xai_med.predict`."""
+    job = job or Job()
+    job.step(0.0, "Preprocessing")
+    network_input = classifier.prepare(image)
+    with torch.no_grad():
+        logits = forward(classifier, network_input.tensor, job.part(0.3, 1.0))
+    return prediction_from(classifier, network_input, logits, image.notices)
+
+
+def prediction_from(classifier: Classifier, network_input: Any, logits: Tensor, notices: tuple[str, ...]) -> Prediction:
+    """The prediction that one row of logits stands for."""
+    logits = logits.detach().double().cpu()
+    return Prediction(
+        logits=logits[0].numpy(),
+        probabilities=classifier.head.probabilities(logits)[0].numpy(),
+        class_names=classifier.class_names,
+        # By logits: probabilities of a very sure classifier are all 1 or 0 in floating point.
+        top=int(classifier.head.scores(logits)[0].argmax()),
+        network_input=network_input,
+        notices=notices,
+    )

@@ -1,0 +1,93 @@
+"""What a bundle's configuration may name without running code that its author chose.
+
+A MONAI configuration can name any Python callable as `_target_` and any expression after `$`. Here only
+classes of networks and transforms are built, and only from the packages below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pydoc import locate
+from typing import Any
+
+from napari_xai_med.errors import UntrustedError
+
+TRUSTED_PACKAGES = ("monai.networks.", "monai.transforms.", "torch.nn.", "napari_xai_med.")
+
+_HOW = "if you trust its author, say so: trust=True in Python, --trust on the command line, 'Trust' in the widget"
+_FILE_TRANSFORMS = re.compile(r"(Save|Load|Write)Image|Lambda|TorchVision|Torchio|TorchIO")
+
+
+def refuse_untrusted(config: dict[str, Any], *roots: str) -> None:
+    """Check the parts of a configuration that will be built.
+
+    Parameters
+    ----------
+    config : dict
+        The bundle's configuration.
+    *roots : str
+        Its keys that will be built; what they refer to is checked with them.
+
+    Raises
+    ------
+    UntrustedError
+        At the first expression, macro or foreign class.
+    """
+    for entry in _reachable(config, roots):
+        if isinstance(entry, dict):
+            if "_mode_" in entry:
+                _refuse(f"it sets _mode_ to {entry['_mode_']!r}")
+            if "_target_" in entry:
+                _check_target(entry["_target_"])
+        elif entry.startswith(("$", "%")):
+            _refuse(f"it holds the expression {entry!r}")
+
+
+def _reachable(config: dict[str, Any], roots: tuple[str, ...]) -> Iterator[dict[str, Any] | str]:
+    """Every dict and string below the roots, and below what their references lead to."""
+    waiting: list[Any] = [config.get(root) for root in roots]
+    seen: set[str] = set()
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, dict):
+            yield entry
+            waiting.extend(entry.values())
+        elif isinstance(entry, list):
+            waiting.extend(entry)
+        elif isinstance(entry, str):
+            yield entry
+            for name in re.findall(r"@([\w#:]+)", entry):
+                key = re.split(r"#|::", name)[0]
+                if key not in seen:
+                    seen.add(key)
+                    waiting.append(config.get(key))
+
+
+def _check_target(target: Any) -> None:
+    found = locate_class(target) if isinstance(target, str) else None
+    if found is None:
+        _refuse(f"it builds {target!r}, which is not a network or transform of MONAI or PyTorch")
+    elif _FILE_TRANSFORMS.search(found.__name__) and not found.__name__.startswith("LoadImage"):
+        _refuse(f"it uses {found.__name__}, which can write files or run code")
+
+
+def locate_class(target: str) -> type | None:
+    """The network or transform class that `target` names, if it is one of a trusted package."""
+    import monai.networks.nets
+    import monai.transforms
+    import torch
+
+    if "." in target:
+        # Only trusted names are resolved at all: resolving imports, and importing runs code.
+        found = locate(target) if target.startswith(TRUSTED_PACKAGES) else None
+    else:
+        found = getattr(monai.transforms, target, None) or getattr(monai.networks.nets, target, None)
+    bases = (torch.nn.Module, monai.transforms.Transform)
+    if isinstance(found, type) and issubclass(found, bases) and found.__module__.startswith(TRUSTED_PACKAGES):
+        return found
+    return None
+
+
+def _refuse(what: str) -> None:
+    raise UntrustedError(f"The bundle's configuration was refused because {what}; {_HOW}.")
