@@ -1,0 +1,112 @@
+"""The verbs of scripts: `predict` and `explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xai_med.attribution import Attribution
+from napari_xai_med.image import Image
+from napari_xai_med.io import read_image
+from napari_xai_med.job import CancelToken, Job, Progress
+from napari_xai_med.models import load_model
+from napari_xai_med.models.classifier import Classifier, Prediction
+from napari_xai_med.pipeline import explain_request, predict_request
+from napari_xai_med.request import ExplainRequest
+
+AnyImage = Image | str | Path | NDArray[np.generic]
+
+
+def predict(
+    image: AnyImage,
+    classifier: Classifier | str | Path,
+    *,
+    plane: str = "axial",
+    slice: int | None = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+) -> Prediction:
+    """Ask a classifier about an image. Research use only. Not for diagnosis.
+
+    Parameters
+    ----------
+    image : Image, path or ndarray
+        An array has axes (Z, Y, X) or (Y, X); see `Image.from_array`.
+    classifier : Classifier, path or name
+        See `load_model`.
+    plane : {"axial", "coronal", "sagittal"}
+        Direction of the slice, for a 2D classifier and a 3D image.
+    slice : int, optional
+        Number of that slice, from the head, the front or the patient's right on.
+    progress : callable, optional
+        Called with the share done, 0 to 1, and a sentence.
+    cancel : object with `is_set`, optional
+        Such as a `threading.Event`; when set, the work stops.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    InputError
+        If the image is not what the classifier takes.
+    ModelError
+        If the classifier can't be loaded or fails.
+    Cancelled
+        If `cancel` was set.
+    """
+    request = ExplainRequest(plane=plane, slice=slice)
+    return predict_request(_image(image), _classifier(classifier), request, Job(progress, cancel))
+
+
+def explain(
+    image: AnyImage,
+    classifier: Classifier | str | Path,
+    method: str = "gradcam",
+    *,
+    target: str | int | None = None,
+    plane: str = "axial",
+    slice: int | None = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+    **options: Any,
+) -> Attribution:
+    """Explain an answer of a classifier. Research use only. Not for diagnosis.
+
+    Parameters
+    ----------
+    image, classifier, plane, slice, progress, cancel
+        As for `predict`.
+    method : str
+        Name of an explanation method, such as ``"gradcam"``.
+    target : str or int, optional
+        The class to explain, by name or index; the most probable one if None.
+    **options
+        Options of the method, such as ``layer`` of ``"gradcam"``.
+
+    Returns
+    -------
+    Attribution
+        On the image's own grid.
+
+    Raises
+    ------
+    InputError, ModelError, Cancelled
+        As for `predict`; also for an unknown method, option or class.
+    """
+    request = ExplainRequest(method, options, target, plane, slice)
+    return explain_request(_image(image), _classifier(classifier), request, Job(progress, cancel))
+
+
+def _image(image: AnyImage) -> Image:
+    if isinstance(image, Image):
+        return image
+    return Image.from_array(image) if isinstance(image, np.ndarray) else read_image(image)
+
+
+def _classifier(classifier: Classifier | str | Path) -> Classifier:
+    return classifier if isinstance(classifier, Classifier) else load_model(classifier)

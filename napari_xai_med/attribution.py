@@ -1,0 +1,89 @@
+"""A map that says where a classifier's answer comes from, on the grid of its image."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xai_med.grid import Float, Grid, Reorientation
+
+if TYPE_CHECKING:
+    from napari_xai_med.models.classifier import Prediction
+    from napari_xai_med.record import Record
+
+DISCLAIMER = "Research use only. Not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """An explanation of one answer. Research use only. Not for diagnosis.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape `grid.shape`
+        The method's own values, linearly resampled to the image; neither clipped nor normalised. An
+        explanation of one slice keeps the axis across it with length 1.
+    grid : Grid
+        The image's grid, or the slab of it that holds the explained slice.
+    raw : ndarray of float32
+        The map on the grid where the method made it.
+    raw_to_image : ndarray, shape (raw.ndim + 1, raw.ndim + 1)
+        Index of `raw` to index of the image, or of the slice that was explained.
+    class_name : str
+        The class that the map speaks for.
+    title : str
+        The method, as people call it.
+    signed : bool
+        Whether values below zero speak against the class.
+    prediction : Prediction
+    record : Record
+    notices : tuple of str
+        Sentences that the user should read.
+    """
+
+    values: NDArray[np.float32]
+    grid: Grid
+    raw: NDArray[np.float32] = field(repr=False)
+    raw_to_image: Float = field(repr=False)
+    class_name: str
+    title: str
+    signed: bool
+    prediction: Prediction
+    record: Record = field(repr=False)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the map is zero everywhere: the method found nothing that speaks for the class."""
+        return not self.raw.any()
+
+    @property
+    def display_limits(self) -> tuple[float, float]:
+        """Contrast limits: zero to the maximum, or both sides of zero for a signed map."""
+        top = float(np.abs(self.values).max()) or 1.0
+        return (-top if self.signed else 0.0, top)
+
+    def offset_in(self, grid: Grid) -> tuple[int, ...]:
+        """Index of this map's first voxel on the grid of the whole image: zeros, but for a slice."""
+        return tuple(int(n) for n in np.rint(grid.to_index(self.grid.affine[:-1, -1])))
+
+    def reoriented(self, turn: Reorientation) -> Attribution:
+        """The same map with axes in another order or direction, such as that of its file."""
+        values = cast("NDArray[np.float32]", turn.array(self.values))
+        return replace(self, values=values, grid=turn.grid(self.grid))
+
+
+def zero_sentence(title: str, class_name: str) -> str:
+    """What to tell the user of a map that is zero everywhere."""
+    return f"{title} is zero everywhere: nothing at this layer speaks for {class_name}; try another layer or class."
+
+
+def values_sha256(values: NDArray[np.float32]) -> str:
+    """Hash of a map's values and shape."""
+    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes())
+    digest.update(repr(values.shape).encode())
+    return digest.hexdigest()

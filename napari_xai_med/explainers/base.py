@@ -1,0 +1,147 @@
+"""What every explanation method is, and how the methods are found."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from napari_xai_med.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_xai_med.grid import Float
+    from napari_xai_med.job import Job
+    from napari_xai_med.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class RawMap:
+    """A map on the grid where the method made it.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape of the method's own grid
+        Neither clipped nor normalised.
+    to_input : ndarray, shape (ndim + 1, ndim + 1)
+        Index of this grid to index of the network's input.
+    facts : mapping
+        What belongs in the record, such as the layer and how its cells were placed.
+    notices : tuple of str
+        Sentences that the user should read.
+    """
+
+    values: NDArray[np.float32]
+    to_input: Float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+def option(default: Any, text: str, *, choices: str | Sequence[str] = ()) -> Any:
+    """A field of an explainer that the user sets.
+
+    Parameters
+    ----------
+    default : object
+    text : str
+        What it does, for the widget's tooltip, the command line's help and the documentation.
+    choices : sequence of str, or "layers"
+        What it can be; "layers" stands for the names of the network's layers.
+    """
+    return field(default=default, metadata={"text": text, "choices": choices})
+
+
+class Explainer(ABC):
+    """One explanation method. A subclass is a frozen dataclass whose fields are its options.
+
+    Attributes
+    ----------
+    name : str
+        How scripts and the command line call it.
+    title : str
+        How people call it.
+    paper : str
+        The publication that describes it.
+    signed : bool
+        Whether its map can speak against the class.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    signed: ClassVar[bool]
+
+    @abstractmethod
+    def attribute(
+        self, classifier: Classifier, inputs: Tensor, targets: Sequence[tuple[int, int | None]], job: Job
+    ) -> tuple[list[RawMap], Tensor]:
+        """Explain answers of a classifier.
+
+        Parameters
+        ----------
+        classifier : Classifier
+        inputs : Tensor, shape (N, C, *spatial)
+        targets : sequence of (int, int or None)
+            Row of `inputs` and index of the class, for each map that is wanted; None stands for the most
+            probable class of that row.
+        job : Job
+
+        Returns
+        -------
+        (list of RawMap, Tensor)
+            One map for each target, and the logits, shape (N, number of logits).
+        """
+
+    def options(self) -> dict[str, Any]:
+        """All options with their values, defaults included."""
+        return {item.name: getattr(self, item.name) for item in self.option_fields()}
+
+    @classmethod
+    def option_fields(cls) -> tuple[Field[Any], ...]:
+        """The options, each with its default and, in its metadata, the text and choices of `option`."""
+        return fields(cls)  # type: ignore[arg-type]  # every subclass is a dataclass
+
+
+_registry: dict[str, type[Explainer]] = {}
+
+E = TypeVar("E", bound=type[Explainer])
+
+
+def register(explainer: E) -> E:
+    """Make an explainer known to widgets, command line, documentation and tests."""
+    _registry[explainer.name] = explainer
+    return explainer
+
+
+@cache
+def explainers() -> Mapping[str, type[Explainer]]:
+    """All registered explainers by name; every file of this folder is asked once."""
+    package = import_module("napari_xai_med.explainers")
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return _registry
+
+
+def make_explainer(name: str, options: Mapping[str, Any]) -> Explainer:
+    """An explainer by name with its options.
+
+    Raises
+    ------
+    InputError
+        If there is no such method or option.
+    """
+    known = explainers()
+    if name not in known:
+        raise InputError(f"There is no method {name!r}; choose one of {', '.join(known)}.")
+    names = [item.name for item in known[name].option_fields()]
+    for key in options:
+        if key not in names:
+            raise InputError(f"{known[name].title} has no option {key!r}; it has {', '.join(names)}.")
+    return known[name](**options)

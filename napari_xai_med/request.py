@@ -1,0 +1,77 @@
+"""One request object for scripts, command line and widget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from napari_xai_med.errors import InputError
+from napari_xai_med.image import PLANES
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """What is to be explained, and how.
+
+    Parameters
+    ----------
+    method : str
+        Name of the explainer.
+    options : mapping
+        Its options; those left out have their defaults.
+    target : str or int, optional
+        Class by name or index; the most probable one if None.
+    plane : {"axial", "coronal", "sagittal"}
+        Direction of the slice, for a 2D classifier and a 3D image.
+    slice : int, optional
+        Number of that slice, from head, front or the patient's right on; needed for a 2D classifier and a
+        3D image.
+    """
+
+    method: str = "gradcam"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target: str | int | None = None
+    plane: str = "axial"
+    slice: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.plane not in PLANES:
+            raise InputError(f"There is no plane {self.plane!r}; choose one of {', '.join(PLANES)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request as plain values, for a record."""
+        return asdict(self) | {"options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ExplainRequest:
+        """The request that `to_dict` described."""
+        return cls(**values)
+
+    def with_defaults(self) -> ExplainRequest:
+        """The same request with every option of the method spelled out."""
+        from napari_xai_med.explainers.base import make_explainer
+
+        return replace(self, options=make_explainer(self.method, self.options).options())
+
+    def as_python(self, image: str, model: str) -> str:
+        """The Python call that computes the same again.
+
+        Parameters
+        ----------
+        image : str
+            Python expression that gives the image.
+        model : str
+            Path or name of the classifier.
+        """
+        arguments = [repr(self.method)] + [f"{key}={value!r}" for key, value in self.options.items()]
+        if self.target is not None:
+            arguments.append(f"target={self.target!r}")
+        if self.slice is not None:
+            arguments.append(f"plane={self.plane!r}, slice={self.slice}")
+        return (
+            "from napari_xai_med import explain, load_model, read_image\n\n"
+            f"image = {image}\n"
+            f"classifier = load_model({model!r})\n"
+            f"attribution = explain(image, classifier, {', '.join(arguments)})\n"
+        )

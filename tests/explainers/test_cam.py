@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from helpers import MeanOf, classifier_of, ones
+from monai.networks.nets import DenseNet, EfficientNetBN, ResNet, SENet
+from monai.visualize import GradCAM as MonaiGradCAM
+from torch import Tensor, nn
+
+from napari_xai_med.errors import Cancelled, InputError, ModelError
+from napari_xai_med.explainers.cam import GradCAM
+from napari_xai_med.job import Job
+from napari_xai_med.models.classifier import NetworkInput
+from napari_xai_med.models.head import Head
+from napari_xai_med.models.receptive_field import default_layer
+from napari_xai_med.pipeline import on_image
+
+
+def small_resnet() -> nn.Module:
+    return ResNet("basic", [1, 1, 1, 1], [8, 8, 16, 16], spatial_dims=3, n_input_channels=1, num_classes=3)
+
+
+def small_densenet() -> nn.Module:
+    return DenseNet(3, 1, 3, init_features=8, growth_rate=8, block_config=(2, 3, 2))
+
+
+def small_senet() -> nn.Module:
+    return SENet(2, 1, "se_resnet_bottleneck", (1, 2, 1, 1), groups=1, reduction=16, num_classes=3)
+
+
+def small_efficientnet() -> nn.Module:
+    return EfficientNetBN("efficientnet-b0", False, spatial_dims=2, in_channels=1, num_classes=3)
+
+
+NETWORKS = {
+    "resnet 3d": (small_resnet, (1, 48, 40, 48)),
+    "densenet 3d": (small_densenet, (1, 40, 40, 33)),
+    "senet 2d": (small_senet, (1, 96, 80)),
+    "efficientnet 2d": (small_efficientnet, (1, 64, 64)),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request: pytest.FixtureRequest) -> tuple[Any, Tensor]:
+    build, shape = NETWORKS[request.param]
+    torch.manual_seed(3)
+    network = build()
+    # Statistics of a batch that was seen make the answers differ from input to input.
+    network.train()(torch.rand(4, *shape))
+    # In double precision, so that what is compared is the method and not the order of additions.
+    return classifier_of(network.double(), len(shape) - 1, 3), torch.rand(3, *shape, dtype=torch.double)
+
+
+def close(ours: np.ndarray, theirs: Tensor) -> None:
+    expected = theirs.detach().numpy()
+    assert expected.max() > 0
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * float(expected.max()), rtol=1e-5)
+
+
+def test_equals_captum(case: tuple[Any, Tensor]) -> None:
+    classifier, inputs = case
+    name = default_layer(classifier.layers(tuple(inputs.shape[1:]))).name
+    captum = LayerGradCam(classifier.network, classifier.network.get_submodule(name))
+    for target in range(3):
+        theirs = captum.attribute(inputs[:1], target, relu_attributions=True)[0, 0]
+        if not theirs.any():
+            continue
+        (ours,), _ = GradCAM().attribute(classifier, inputs[:1], [(0, target)], Job())
+        close(ours.values, theirs)
+
+
+# MONAI's hook warns of itself with torch 2.13.
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_equals_monai_before_its_normalisation(case: tuple[Any, Tensor]) -> None:
+    classifier, inputs = case
+    layers = classifier.layers(tuple(inputs.shape[1:]))
+    # Not the default layer, so that another one is tried as well.
+    name = [layer for layer in layers if layer.is_convolution and min(layer.shape) > 1][-2].name
+    monai = MonaiGradCAM(classifier.network, name, postprocessing=lambda x: x)
+    for target in range(3):
+        theirs = monai.compute_map(inputs[:1].clone().requires_grad_(), target)[0, 0]
+        if not theirs.any():
+            continue
+        (ours,), _ = GradCAM(layer=name).attribute(classifier, inputs[:1], [(0, target)], Job())
+        close(ours.values, theirs)
+
+
+def test_a_batch_of_mixed_classes_equals_single_images(case: tuple[Any, Tensor]) -> None:
+    classifier, inputs = case
+    targets: list[tuple[int, int | None]] = [(0, 1), (1, 0), (2, 2), (0, 2), (1, None)]
+    together, logits = GradCAM().attribute(classifier, inputs, targets, Job())
+    for (row, target), ours in zip(targets, together, strict=True):
+        (alone,), single = GradCAM().attribute(classifier, inputs[row : row + 1], [(0, target)], Job())
+        top = max(float(alone.values.max()), 1e-12)
+        np.testing.assert_allclose(ours.values, alone.values, atol=1e-5 * top, rtol=1e-5)
+        torch.testing.assert_close(single[0], logits[row], rtol=1e-5, atol=1e-5)
+
+
+def test_the_network_is_left_as_it_came(case: tuple[Any, Tensor]) -> None:
+    classifier, inputs = case
+    network = classifier.network.train()
+    next(iter(network.children())).eval()
+    modes = [m.training for m in network.modules()]
+    state = {k: v.clone() for k, v in network.state_dict().items()}
+    random = torch.get_rng_state()
+    GradCAM().attribute(classifier, inputs[:1], [(0, 1)], Job())
+    assert [m.training for m in network.modules()] == modes
+    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    hooks = [(m._forward_hooks, m._forward_pre_hooks, m._backward_hooks) for m in network.modules()]
+    assert not any(any(kinds) for kinds in hooks)
+
+
+def test_one_logit_heads_explain_both_classes() -> None:
+    """+z speaks for class 1 and -z for class 0: with one positive feature map, only one of them has a map."""
+    network = nn.Sequential(ones(nn.Conv2d(1, 1, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = classifier_of(network, 2, head=Head.ONE_LOGIT)
+    x = torch.rand(1, 1, 6, 6)
+    (zero, one), logits = GradCAM().attribute(classifier, x, [(0, 0), (0, 1)], Job())
+    assert logits.shape == (1, 1)
+    assert not zero.values.any()
+    np.testing.assert_allclose(one.values, x[0, 0] / 36, rtol=1e-6)
+
+
+class Reuses(nn.Module):
+    """Uses one convolution twice, changes its output in place and returns a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        y = self.conv(x)
+        y += 1
+        y = torch.relu_(self.conv(y))
+        return {"aux": y, "logits": self.head(y.mean((2, 3)))}
+
+
+def test_reused_modules_in_place_changes_and_named_outputs() -> None:
+    torch.manual_seed(0)
+    network = Reuses()
+    classifier = classifier_of(network, 2, channels=2, output="logits")
+    x = torch.rand(1, 2, 8, 8)
+    (ours,), _ = GradCAM(layer="conv").attribute(classifier, x, [(0, 1)], Job())
+    second = network.conv(network.conv(x) + 1).detach().requires_grad_()
+    logits = network.head(torch.relu(second).mean((2, 3)))
+    (gradient,) = torch.autograd.grad(logits[0, 1], second)
+    expected = (gradient.mean((2, 3), keepdim=True) * second).sum(1).relu()[0]
+    np.testing.assert_allclose(ours.values, expected.detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_weights_made_in_inference_mode_work() -> None:
+    with torch.inference_mode():
+        network = MeanOf(ones(nn.Conv2d(1, 1, 3)))
+    (ours,), _ = GradCAM().attribute(classifier_of(network, 2), torch.rand(1, 1, 8, 8), [(0, 1)], Job())
+    assert ours.values.any()
+
+
+def test_errors_are_sentences() -> None:
+    network = MeanOf(ones(nn.Conv2d(1, 1, 3)))
+    classifier = classifier_of(network, 2)
+    x = torch.rand(1, 1, 8, 8)
+    with pytest.raises(InputError, match=r"no feature maps at layer 'x'; its convolutions are features\.0"):
+        GradCAM(layer="x").attribute(classifier, x, [(0, 1)], Job())
+    network.features[0].weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"not finite for this image, first in layer features\.0"):
+        GradCAM().attribute(classifier, x, [(0, 1)], Job())
+
+
+def test_cancelling_stops_within_the_network_and_leaves_no_hook() -> None:
+    class Token:
+        asked = 0
+
+        def is_set(self) -> bool:
+            self.asked += 1
+            return self.asked > 3
+
+    network = MeanOf(*(ones(nn.Conv2d(1, 1, 1)) for _ in range(10)))
+    with pytest.raises(Cancelled):
+        GradCAM().attribute(classifier_of(network, 2), torch.rand(1, 1, 8, 8), [(0, 1)], Job(cancel=Token()))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("dims", "stride", "kernel", "padded"), list(product((2, 3), (2, 4, 8, 16, 32), (2, 3, 4, 5), (True, False)))
+)
+def test_an_impulse_comes_back_where_it_was(dims: int, stride: int, kernel: int, padded: bool) -> None:
+    """Halving convolutions: the map of a bright spot has its centre there, to 0.1 voxel of the input."""
+    kind = (nn.Conv2d, nn.Conv3d)[dims - 2]
+    steps = stride.bit_length() - 1
+    network = MeanOf(*(ones(kind(1, 1, kernel, 2, (kernel - 1) // 2 if padded else 0)) for _ in range(steps)))
+    reach = classifier_of(network, dims).layers((1, *[600] * dims))[-1].receptive_field.size[0]
+    size = int(reach) + 5 * stride
+    classifier = classifier_of(network, dims)
+    last = classifier.layers((1, *[size] * dims))[-1]
+    field, cells = last.receptive_field, last.shape
+    assert field.jump[0] == stride
+    assert cells[0] >= 4
+    centre = field.start[0] + stride * (cells[0] // 2)
+    # What the cell in the middle sees, weighed evenly: no other cell sees more of it.
+    x = torch.zeros((1, 1, *[size] * dims))
+    low, high = centre - (field.size[0] - 1) / 2, centre + (field.size[0] - 1) / 2
+    assert low.is_integer()
+    assert low >= 0
+    assert high < size
+    x[(0, 0, *[slice(int(low), int(high) + 1)] * dims)] = 1
+    (raw,), _ = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+    values = on_image(raw, NetworkInput(x, np.eye(dims + 1)), (size,) * dims)
+    for axis in range(dims):
+        line = values.sum(tuple(k for k in range(dims) if k != axis))
+        peak = np.flatnonzero(line > line.max() * (1 - 1e-6)).mean()
+        # A centre between two voxels makes two that are equally high.
+        assert peak == pytest.approx(centre, abs=0.1)
