@@ -1,0 +1,1 @@
+"""Images, masks and trained classifiers that come with the package."""
