@@ -1,0 +1,259 @@
+"""The command line: napari-xai-med demo, predict, explain, layers.
+
+Exit codes: 0 done, 1 a record was computed again and differs, 2 the command, the image or an option is
+wrong, 3 the classifier can't be used, 4 a file was refused as untrusted, 130 stopped by the user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.errors import Cancelled, InputError, ModelError, UntrustedError, XAIMedError
+from napari_xai_med.image import PLANES
+
+if TYPE_CHECKING:
+    from napari_xai_med.attribution import Attribution
+    from napari_xai_med.image import Image
+    from napari_xai_med.job import Job
+    from napari_xai_med.models.classifier import Classifier, Prediction
+    from napari_xai_med.request import ExplainRequest
+
+_DEMO_IMAGE, _DEMO_MODEL = "chest_ct_lesion", "chest_ct_3d"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = _parser(_method_in(words)).parse_args(words)
+        code: int = options.run(options)
+    except XAIMedError as error:
+        print(f"napari-xai-med: {error}", file=sys.stderr)
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        print("napari-xai-med: stopped.", file=sys.stderr)
+        return 130
+    return code
+
+
+def _exit_code(error: XAIMedError) -> int:
+    codes = ((UntrustedError, 4), (ModelError, 3), (InputError, 2), (Cancelled, 130))
+    return next((code for kind, code in codes if isinstance(error, kind)), 2)
+
+
+def _method_in(words: list[str]) -> str:
+    """The method that the command names, which decides what options there are."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--method", default="gradcam")
+    return str(first.parse_known_args(words)[0].method)
+
+
+def _parser(method: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="napari-xai-med", description=f"Explain what a trained network says about a medical image. {DISCLAIMER}"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="open napari with a sample classified and explained")
+    demo.add_argument("--headless", action="store_true", help="write files instead of opening a window")
+    demo.add_argument("--out", type=Path, default=Path("xai-med-demo"), help="folder for --headless (%(default)s)")
+    demo.set_defaults(run=_demo)
+    predict = commands.add_parser("predict", help="print the probabilities of all classes")
+    _add_common(predict)
+    predict.set_defaults(run=_predict)
+    layers = commands.add_parser("layers", help="list the layers that an explanation can use for this image")
+    _add_common(layers)
+    layers.set_defaults(run=_layers)
+    explain = commands.add_parser("explain", help="write heatmap, figure and record of an explanation")
+    _add_common(explain, image_needed=False)
+    _add_explain(explain, method)
+    explain.set_defaults(run=_explain)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -> None:
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        nargs=None if image_needed else "?",
+        help="NIfTI, Analyze, PNG, JPEG or TIFF file, or the name of a sample",
+    )
+    parser.add_argument(
+        "--model", metavar="M", required=image_needed, help="bundle folder, or the name of an embedded classifier"
+    )
+    parser.add_argument("--trust", action="store_true", help="allow the bundle to run its author's code")
+    parser.add_argument("--volume", type=int, help="which volume of a 4D file")
+    parser.add_argument(
+        "--plane", choices=PLANES, default="axial", help="direction of the slice for a 2D classifier (%(default)s)"
+    )
+    parser.add_argument("--slice", type=int, help="number of that slice, from the head, the front or the right on")
+
+
+def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
+    from napari_xai_med.explainers.base import explainers
+
+    known = explainers()
+    parser.add_argument("--method", choices=sorted(known), default="gradcam", help="explanation method (%(default)s)")
+    parser.add_argument("--target", help="class to explain, by name or number; the most probable one by default")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
+    parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
+    group = parser.add_argument_group(f"options of {method}")
+    for item in known[method].option_fields() if method in known else ():
+        kind = type(item.default)
+        choices = item.metadata["choices"] if not isinstance(item.metadata["choices"], str) else None
+        extra: dict[str, Any] = (
+            {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "choices": choices or None}
+        )
+        group.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            dest=f"option_{item.name}",
+            default=argparse.SUPPRESS,
+            help=item.metadata["text"],
+            **extra,
+        )
+
+
+def _progress() -> Job:
+    """Progress on one line of a terminal; nothing where the output goes to a file."""
+    from napari_xai_med.job import Job
+
+    if not sys.stderr.isatty():
+        return Job()
+
+    def show(done: float, text: str) -> None:
+        print(f"\r{done:4.0%} {text:<40}", end="\n" if done >= 1 else "", file=sys.stderr, flush=True)
+
+    return Job(show)
+
+
+def _load(options: argparse.Namespace) -> tuple[Image, Classifier]:
+    from napari_xai_med.io import read_image
+    from napari_xai_med.models import load_model
+    from napari_xai_med.samples import SAMPLES, sample_files
+
+    path = options.image
+    if path in SAMPLES and not Path(path).exists():
+        path = sample_files(path)[0]
+    return read_image(path, options.volume), load_model(options.model, trust=options.trust)
+
+
+def _show_prediction(image: Image, classifier: Classifier, prediction: Prediction) -> None:
+    print(f"{image.name} by {classifier.name}:")
+    width = max(len(name) for name in prediction.class_names)
+    for name, value in prediction.ranked:
+        print(f"  {name:<{width}}  {value:8.4f}")
+    for notice in prediction.notices:
+        print(f"Note: {notice}")
+    print(DISCLAIMER)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from napari_xai_med.pipeline import predict_request
+    from napari_xai_med.request import ExplainRequest
+
+    image, classifier = _load(options)
+    request = ExplainRequest(plane=options.plane, slice=options.slice)
+    _show_prediction(image, classifier, predict_request(image, classifier, request, _progress()))
+    return 0
+
+
+def _layers(options: argparse.Namespace) -> int:
+    from napari_xai_med.pipeline import layers_for
+    from napari_xai_med.request import ExplainRequest
+
+    image, classifier = _load(options)
+    layers, default = layers_for(image, classifier, ExplainRequest(plane=options.plane, slice=options.slice))
+    for layer in layers:
+        size = " x ".join(map(str, layer.shape))
+        mark = "  (default)" if layer.name == default else ""
+        print(f"{layer.name}  {layer.kind}  {layer.channels} maps of {size}{mark}")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from napari_xai_med.request import ExplainRequest
+
+    if options.record is not None:
+        return _rerun(options)
+    if options.image is None or options.model is None:
+        raise InputError("Give an image and --model, or a --record to compute again.")
+    chosen = {key.removeprefix("option_"): value for key, value in vars(options).items() if key.startswith("option_")}
+    request = ExplainRequest(options.method, chosen, options.target, options.plane, options.slice)
+    image, classifier = _load(options)
+    _explain_and_save(image, classifier, request, options.out)
+    return 0
+
+
+def _explain_and_save(image: Image, classifier: Classifier, request: ExplainRequest, folder: Path) -> Attribution:
+    from napari_xai_med.io.results import save_results
+    from napari_xai_med.pipeline import explain_request
+
+    attribution = explain_request(image, classifier, request, _progress())
+    files = save_results(image, attribution, folder)
+    _show_prediction(image, classifier, attribution.prediction)
+    for notice in attribution.notices:
+        print(f"Note: {notice}")
+    print(f"{attribution.title} for {attribution.class_name}:")
+    for path in (files.heatmap, files.figure, files.record):
+        print(f"  {path}")
+    return attribution
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    """Compute a record again, from its own sources or those given, and say whether the map is the same."""
+    import torch
+
+    from napari_xai_med.record import Record
+
+    record = Record.read(options.record)
+    options.image = options.image or record.image["source"]
+    options.model = options.model or record.model["source"]
+    options.volume = record.image["volume"] if options.volume is None else options.volume
+    # Another number of threads adds in another order, which changes the last bits.
+    torch.set_num_threads(int(record.software["threads"]))
+    image, classifier = _load(options)
+    for what, found, told in (
+        ("image", image.sha256, record.image["sha256"]),
+        ("classifier", classifier.sha256, record.model["sha256"]),
+    ):
+        if found != told:
+            raise InputError(f"The {what} is not the one in the record; give the right one on the command line.")
+    attribution = _explain_and_save(image, classifier, record.explain_request, options.out)
+    same = attribution.record.result["sha256"] == record.result["sha256"]
+    print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
+    return 0 if same else 1
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from napari_xai_med.io import read_image
+    from napari_xai_med.models import load_model
+    from napari_xai_med.request import ExplainRequest
+    from napari_xai_med.samples import sample_files
+
+    if options.headless:
+        image, classifier = read_image(sample_files(_DEMO_IMAGE)[0]), load_model(_DEMO_MODEL)
+        _explain_and_save(image, classifier, ExplainRequest(), options.out)
+        return 0
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise InputError("There is no display to open napari on; use: napari-xai-med demo --headless --out DIR.")
+    return _demo_window()
+
+
+def _demo_window() -> int:
+    import napari
+
+    viewer = napari.Viewer(title=f"napari-xai-med demo. {DISCLAIMER}")
+    viewer.open_sample("napari-xai-med", _DEMO_IMAGE)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
+    widget.explain(viewer.layers[_DEMO_IMAGE], _DEMO_MODEL)
+    napari.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""An explanation to files: heatmap, figure and record."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_xai_med.attribution import DISCLAIMER, Attribution
+from napari_xai_med.errors import InputError
+from napari_xai_med.image import Image
+from napari_xai_med.io.nifti import save_nifti
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """The files of one explanation: NIfTI heatmap, PNG figure and JSON record."""
+
+    heatmap: Path
+    figure: Path
+    record: Path
+
+
+def file_stem(image: Image, attribution: Attribution) -> str:
+    """A file name without suffix that says which image, method and class, in letters of any script."""
+    volume = "" if image.volume is None else f"_volume{image.volume}"
+    record = attribution.record.request
+    whole = attribution.values.shape == image.grid.shape
+    place = "" if whole else f"_{record['plane']}{record['slice']}"
+    parts = (image.name + volume + place, str(record["method"]), attribution.class_name)
+    return "_".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "x" for part in parts)
+
+
+def save_results(image: Image, attribution: Attribution, folder: str | Path) -> ResultFiles:
+    """Write heatmap, figure of orthogonal views and record into a folder.
+
+    Parameters
+    ----------
+    image : Image
+        What was explained, in the orientation in which the heatmap is to be saved.
+    attribution : Attribution
+        On the image's grid.
+    folder : str or Path
+        Made where it does not exist. Files of the same explanation are replaced.
+
+    Raises
+    ------
+    InputError
+        If the folder can't be written.
+    """
+    from napari_xai_med.figures import three_views
+
+    target = Path(folder).expanduser()
+    stem = file_stem(image, attribution)
+    files = ResultFiles(*(target / f"{stem}{suffix}" for suffix in (".nii.gz", ".png", ".json")))
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        save_nifti(files.heatmap, attribution.values, attribution.grid, f"{attribution.title}; {DISCLAIMER}")
+        three_views(image, attribution).savefig(files.figure, dpi=110)
+        files.record.write_text(attribution.record.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The results can't be written to {target}: {error.strerror or error}.") from error
+    return files

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.cli import main
+from napari_xai_med.samples import sample_files
+
+LESION = str(sample_files("chest_ct_lesion")[0])
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_demo_headless_writes_heatmap_picture_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "demo", "--headless", "--out", tmp_path)
+    assert code == 0
+    assert DISCLAIMER in out
+    stem = tmp_path / "chest_ct_lesion_gradcam_ground-glass"
+    source, heatmap = nibabel.load(LESION), nibabel.load(f"{stem}.nii.gz")
+    assert heatmap.shape == source.shape
+    np.testing.assert_allclose(heatmap.affine, source.affine, atol=1e-4)
+    assert heatmap.get_fdata().max() > 0
+    assert Picture.open(f"{stem}.png").size[0] > 1000
+    record = json.loads(Path(f"{stem}.json").read_text())
+    assert record["disclaimer"] == DISCLAIMER
+    assert record["result"]["maximum"] == pytest.approx(float(heatmap.get_fdata().max()))
+
+
+def test_predict_prints_all_classes_sorted(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "predict", "chest_ct_lesion", "--model", "chest_ct_3d")
+    assert code == 0
+    lines = [line.rsplit(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
+    values = [float(value) for _, value in lines]
+    assert [name.strip() for name, _ in lines] == ["ground glass", "normal"]
+    assert sum(values) == pytest.approx(1, abs=1e-3)
+    assert DISCLAIMER in out
+
+
+def test_layers_lists_sizes_and_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "layers", LESION, "--model", "chest_ct_3d")
+    assert code == 0
+    (default,) = [line for line in out.splitlines() if "(default)" in line]
+    assert "Conv3d  64 maps of 16 x 16 x 8" in default
+
+
+def test_explain_any_layer_and_the_opposite_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layer = "features.2.conv"
+    code, out, _ = run(
+        capsys,
+        "explain",
+        LESION,
+        "--model",
+        "chest_ct_3d",
+        "--method",
+        "gradcam",
+        "--layer",
+        layer,
+        "--target",
+        "normal",
+        "--out",
+        tmp_path,
+    )
+    assert code == 0
+    assert "Grad-CAM for normal" in out
+    record = json.loads((tmp_path / "chest_ct_lesion_gradcam_normal.json").read_text())
+    assert record["request"]["options"] == {"layer": layer}
+    assert record["method"]["layer"] == layer
+
+
+def test_a_record_computes_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "explain", LESION, "--model", "chest_ct_3d", "--out", tmp_path)[0] == 0
+    record = tmp_path / "chest_ct_lesion_gradcam_ground-glass.json"
+    code, out, _ = run(capsys, "explain", "--record", record, "--out", tmp_path / "again")
+    assert code == 0
+    assert "equals the recorded one bit for bit" in out
+    content = json.loads(record.read_text())
+    content["result"]["sha256"] = "0"
+    record.write_text(json.dumps(content))
+    code, out, _ = run(capsys, "explain", "--record", record, "--out", tmp_path / "again")
+    assert code == 1
+    assert "DIFFERS" in out
+    content["image"]["sha256"] = "0"
+    record.write_text(json.dumps(content))
+    code, _, err = run(capsys, "explain", "--record", record, "--out", tmp_path / "again")
+    assert code == 2
+    assert "The image is not the one in the record" in err
+
+
+def test_a_slice_of_a_volume_by_a_2d_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "explain", LESION, "--model", "chest_ct_2d", "--out", tmp_path)
+    assert code == 2
+    assert "choose a slice from 0 to 39" in err
+    code, _, _ = run(
+        capsys, "explain", LESION, "--model", "chest_ct_2d", "--slice", "20", "--target", "1", "--out", tmp_path
+    )
+    assert code == 0
+    heatmap = nibabel.load(tmp_path / "chest_ct_lesion_axial20_gradcam_ground-glass.nii.gz")
+    source = nibabel.load(LESION)
+    assert heatmap.shape == (*source.shape[:2], 1)
+    np.testing.assert_allclose(heatmap.affine[:3, :3], source.affine[:3, :3], atol=1e-4)
+    np.testing.assert_allclose(
+        heatmap.affine[:3, 3], nibabel.affines.apply_affine(source.affine, (0, 0, 39 - 20)), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("predict", "nothing.nii", "--model", "chest_ct_3d"), 2, "There is no file nothing.nii"),
+        (("predict", LESION, "--model", "nothing"), 3, "There is no bundle folder nothing"),
+        (("predict", "slice_nodule", "--model", "chest_ct_3d"), 2, "takes 3D images"),
+        (("explain", LESION, "--model", "chest_ct_3d", "--target", "cat"), 2, "has no class 'cat'"),
+        (("explain", LESION, "--model", "chest_ct_3d", "--layer", "cat"), 2, "no feature maps at layer 'cat'"),
+        (("explain", "--out", "x"), 2, "Give an image and --model"),
+        (("explain", "--record", "nothing.json"), 2, "There is no record nothing.json"),
+        (("explain", "--record", LESION), 2, "is not a record"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_an_exit_code(
+    words: tuple[str, ...], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, out, err = run(capsys, *words)
+    assert found == code
+    assert err.startswith("napari-xai-med: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_untrusted_bundles_have_their_own_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from helpers import write_bundle
+
+    bundle = write_bundle(tmp_path / "b", {"network_def": "$print(1)", "preprocessing": {"_target_": "Compose"}}, ["a"])
+    code, _, err = run(capsys, "predict", LESION, "--model", bundle)
+    assert code == 4
+    assert "--trust" in err
+
+
+def test_unwritable_folders_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capsys, "explain", LESION, "--model", "chest_ct_3d", "--out", tmp_path / "file")
+    assert code == 2
+    assert "can't be written" in err
+
+
+def test_without_a_display_the_demo_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    code, _, err = run(capsys, "demo")
+    assert code == 2
+    assert "--headless --out DIR" in err
