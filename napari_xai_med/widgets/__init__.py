@@ -1,0 +1,1 @@
+"""Qt widgets; nothing here computes."""

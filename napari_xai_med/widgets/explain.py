@@ -1,0 +1,334 @@
+"""The widget: classify the open image, explain the answer, look at the heatmap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import napari
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_xai_med.attribution import DISCLAIMER, Attribution
+from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
+from napari_xai_med.explainers.base import explainers
+from napari_xai_med.io.results import save_results
+from napari_xai_med.job import Job
+from napari_xai_med.layers import METADATA_KEY, LayerView
+from napari_xai_med.models import load_model
+from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.pipeline import explain_request, layers_for, predict_request
+from napari_xai_med.request import ExplainRequest
+from napari_xai_med.widgets.heatmap import HeatmapControls
+from napari_xai_med.widgets.options import OptionsForm
+from napari_xai_med.widgets.pickers import ClassifierPicker, ImagePicker
+from napari_xai_med.widgets.probabilities import ProbabilityBars
+from napari_xai_med.widgets.results import add_heatmap
+from napari_xai_med.widgets.task import Task
+
+MOST_PROBABLE = "most probable"
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What can be saved of a heatmap layer."""
+
+    view: LayerView
+    attribution: Attribution
+
+
+class ExplainWidget(QWidget):
+    """Classify an image layer and explain the answer. Research use only. Not for diagnosis."""
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.task = Task(self)
+        self.image = ImagePicker(napari_viewer)
+        self.classifier = ClassifierPicker()
+        self.trust = QCheckBox("Trust this bundle")
+        self.trust.setToolTip("Allow the bundle to run its author's code; only if you trust its author.")
+        self.bars = ProbabilityBars()
+        self.method, self.target = QComboBox(), QComboBox()
+        self.options = OptionsForm()
+        self.heatmap = HeatmapControls()
+        self.progress, self.progress_text = QProgressBar(), QLabel()
+        self._buttons()
+        self._loaded: tuple[tuple[str, bool], Classifier] | None = None
+        self._results: dict[ImageLayer, _Result] = {}
+        self._lay_out()
+        self._connect()
+        for name, method in explainers().items():
+            self.method.addItem(method.title, name)
+        self._show_classes()
+        self._show_running(False)
+
+    def _buttons(self) -> None:
+        self.classify_button = QPushButton("Classify")
+        self.explain_button = QPushButton("Explain")
+        self.cancel_button = QPushButton("Cancel")
+        self.save_button = QPushButton("Save results…")
+        self.copy_button = QPushButton("Copy as Python")
+        self.unload_button = QPushButton("Unload")
+        self.unload_button.setToolTip("Give the classifier's memory back.")
+
+    def _lay_out(self) -> None:
+        content, scroll = QWidget(), QScrollArea()
+        column = QVBoxLayout(content)
+        notice = QLabel(f"<b>{DISCLAIMER}</b>")
+        inputs = QFormLayout()
+        inputs.addRow("Image", self.image)
+        inputs.addRow(self.image.axes_label, self.image.axes)
+        inputs.addRow("Classifier", self.classifier)
+        inputs.addRow(self.trust)
+        questions = QFormLayout()
+        questions.addRow("Method", self.method)
+        questions.addRow("Class", self.target)
+        parts: tuple[Any, ...] = (
+            notice,
+            inputs,
+            _row(self.classify_button, self.unload_button),
+            self.bars,
+            questions,
+            self.options,
+            _row(self.explain_button, self.cancel_button),
+            self.progress,
+            self.progress_text,
+            self.heatmap,
+            _row(self.save_button, self.copy_button),
+        )
+        for part in parts:
+            column.addWidget(part) if isinstance(part, QWidget) else column.addLayout(part)
+        column.addStretch()
+        scroll.setWidget(content)
+        scroll.setWidgetResizable(True)
+        # The dock is made as wide as the controls; there is nothing to scroll to the side.
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll = scroll
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+
+    def _connect(self) -> None:
+        self.classify_button.clicked.connect(self.classify)
+        self.explain_button.clicked.connect(self.run_explain)
+        self.cancel_button.clicked.connect(self.task.cancel)
+        self.unload_button.clicked.connect(self._unload)
+        self.save_button.clicked.connect(self._ask_and_save)
+        self.copy_button.clicked.connect(self._copy_python)
+        self.task.progressed.connect(self._show_progress)
+        self.task.running_changed.connect(self._show_running)
+        self.task.failed.connect(self._forget_prediction)
+        self.method.currentIndexChanged.connect(self._show_method)
+        self.classifier.changed.connect(self._classifier_changed)
+        self.image.changed.connect(self._forget_prediction)
+        self.viewer.layers.selection.events.active.connect(self._selected)
+        self.viewer.layers.events.removed.connect(self._removed)
+
+    # What the user does
+
+    def explain(self, layer: ImageLayer, model: str) -> None:
+        """Choose a layer and a classifier, and explain the most probable class."""
+        self.image.choose(layer)
+        self.classifier.choose(model)
+        self.run_explain()
+
+    def classify(self) -> None:
+        """Classify the chosen layer."""
+
+        def work(job: Job) -> Any:
+            image, classifier = view.image(), self._load(model, trust, job)
+            prediction = predict_request(image, classifier, request, job.part(0.3, 1.0))
+            return classifier, prediction, layers_for(image, classifier, request)[0]
+
+        def done(result: Any) -> None:
+            classifier, prediction, layers = result
+            self.bars.show_prediction(prediction)
+            self._show_loaded(classifier)
+            self.options.show_layers(layers)
+            for notice in prediction.notices:
+                show_warning(notice)
+
+        if (chosen := self._chosen()) is not None:
+            view, model, trust, request = chosen
+            self.task.start(work, done)
+
+    def run_explain(self) -> None:
+        """Explain the chosen class and show the heatmap."""
+
+        def work(job: Job) -> Any:
+            image, classifier = view.image(), self._load(model, trust, job)
+            attribution = explain_request(image, classifier, request, job.part(0.2, 1.0))
+            return classifier, attribution, layers_for(image, classifier, request)[0]
+
+        def done(result: Any) -> None:
+            classifier, attribution, layers = result
+            self.bars.show_prediction(attribution.prediction)
+            self._show_loaded(classifier)
+            self.options.show_layers(layers)
+            self._show_attribution(view, attribution)
+
+        if (chosen := self._chosen()) is not None:
+            view, model, trust, request = chosen
+            self.task.start(work, done)
+
+    def _chosen(self) -> tuple[LayerView, str, bool, ExplainRequest] | None:
+        """What the controls say, or None after the user was told what is missing."""
+        try:
+            view = self.image.view()
+            model = self.classifier.source()
+            plane, index = self.image.shown_slice(view)
+            target = self.target.currentData()
+            request = ExplainRequest(self.method.currentData(), self.options.values(), target, plane, index)
+        except InputError as error:
+            show_warning(str(error))
+            return None
+        return view, model, self.trust.isChecked(), request
+
+    def _load(self, model: str, trust: bool, job: Job) -> Classifier:
+        """The classifier, kept until another one is chosen."""
+        job.step(0.0, "Loading the classifier")
+        if self._loaded is None or self._loaded[0] != (model, trust):
+            self._loaded = ((model, trust), load_model(model, trust=trust))
+        return self._loaded[1]
+
+    # What is shown
+
+    def _show_attribution(self, view: LayerView, attribution: Attribution) -> None:
+        layer = add_heatmap(self.viewer, view, attribution)
+        self._results[layer] = _Result(view, attribution)
+        self.heatmap.set_layer(layer)
+        self._show_running(False)
+        for notice in attribution.notices:
+            show_warning(notice)
+
+    def _show_loaded(self, classifier: Classifier) -> None:
+        if [self.target.itemText(k) for k in range(1, self.target.count())] != list(classifier.class_names):
+            self._fill_classes(classifier.class_names)
+
+    def _classifier_changed(self) -> None:
+        self._unload()
+        self.trust.setChecked(False)
+        self._show_classes()
+        self.options.show_layers(())
+
+    def _show_classes(self) -> None:
+        self._fill_classes(self.classifier.class_names())
+
+    def _fill_classes(self, names: tuple[str, ...]) -> None:
+        self.target.clear()
+        self.target.addItem(MOST_PROBABLE, None)
+        for index, name in enumerate(names):
+            self.target.addItem(name, index)
+
+    def _forget_prediction(self, error: Exception | None = None) -> None:
+        self.bars.show_nothing()
+        if isinstance(error, UntrustedError):
+            self.trust.setFocus()
+        if isinstance(error, XAIMedError):
+            self.progress_text.setText(str(error))
+
+    def _unload(self) -> None:
+        self._loaded = None
+        self.bars.show_nothing()
+
+    def _show_method(self) -> None:
+        self.options.show_method(explainers()[self.method.currentData()])
+
+    def _show_progress(self, done: float, text: str) -> None:
+        self.progress.setValue(round(done * 100))
+        self.progress_text.setText(text)
+
+    def _show_running(self, running: bool) -> None:
+        for button in (self.classify_button, self.explain_button, self.unload_button):
+            button.setEnabled(not running)
+        self.cancel_button.setEnabled(running)
+        self.progress.setVisible(running)
+        self.progress_text.setWordWrap(True)
+        if running:
+            self.progress.setValue(0)
+        known = self.heatmap.layer in self._results
+        self.save_button.setEnabled(known)
+        self.copy_button.setEnabled(known)
+
+    def _selected(self) -> None:
+        layer = self.viewer.layers.selection.active
+        if isinstance(layer, ImageLayer) and not isinstance(layer, Labels) and _is_heatmap(layer):
+            self.heatmap.set_layer(layer)
+            self._show_running(self.task.running)
+
+    def _removed(self, event: Any) -> None:
+        self._results.pop(event.value, None)
+        # Plugins get proxies of layers: equal to the layer, but not the same object.
+        if event.value == self.heatmap.layer:
+            self.heatmap.set_layer(next(iter(self._results), None))
+            self._show_running(self.task.running)
+
+    # What leaves the viewer
+
+    def _ask_and_save(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for heatmap, figure and record")
+        if folder:
+            self.save(folder)
+
+    def save(self, folder: str) -> None:
+        """Write heatmap, figure and record of the current heatmap, in the orientation of the image's file."""
+        layer = self.heatmap.layer
+        if layer is None or layer not in self._results:
+            return
+        result = self._results[layer]
+
+        def work(job: Job) -> Any:
+            job.step(0.0, "Writing the files")
+            return save_results(result.view.image(), result.attribution, folder)
+
+        self.task.start(work, lambda files: show_info(f"Saved {files.heatmap.name}, its figure and its record."))
+
+    def python(self) -> str:
+        """The Python call that computes the current heatmap again."""
+        result = self._results[self.heatmap.layer]
+        record = result.attribution.record
+        request = record.explain_request
+        return request.as_python(result.view.as_python(), record.model["source"])
+
+    def _copy_python(self) -> None:
+        QApplication.clipboard().setText(self.python())
+        show_info("Copied the Python code that computes this heatmap.")
+
+    def showEvent(self, event: Any) -> None:
+        """Make room for all controls; only now is napari's style known, which makes them wider."""
+        super().showEvent(event)
+        bar = self._scroll.verticalScrollBar().sizeHint().width()
+        self.setMinimumWidth(self._scroll.widget().minimumSizeHint().width() + bar)
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop the work when the widget goes."""
+        self.task.cancel()
+        super().closeEvent(event)
+
+
+def _is_heatmap(layer: ImageLayer) -> bool:
+    return "look" in layer.metadata.get(METADATA_KEY, {})
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget)
+    return row

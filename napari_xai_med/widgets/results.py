@@ -1,0 +1,54 @@
+"""An attribution as a layer in the viewer."""
+
+from __future__ import annotations
+
+import json
+
+import napari
+from napari.layers import Image as ImageLayer
+
+from napari_xai_med.attribution import Attribution
+from napari_xai_med.layers import METADATA_KEY, LayerView
+from napari_xai_med.widgets.heatmap import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_COLORMAPS, thresholded
+
+
+def add_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Attribution) -> ImageLayer:
+    """Add an attribution above the layer that it explains, exactly where that layer lies.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    view : LayerView
+        The explained layer.
+    attribution : Attribution
+        On the grid of `view.image()`.
+
+    Returns
+    -------
+    napari.layers.Image
+        With the record in its metadata; the values are the attribution's own.
+    """
+    shown = attribution if view.turn is None else attribution.reoriented(view.turn)
+    data, options = view.place(shown.values, shown.grid)
+    signed = attribution.signed
+    colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
+    options["metadata"][METADATA_KEY] |= {
+        "record": json.loads(attribution.record.to_json()),
+        "look": {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed},
+    }
+    zero = " (zero everywhere)" if attribution.is_zero else ""
+    layer = ImageLayer(
+        data,
+        name=f"{view.layer.name}: {attribution.title}, {attribution.class_name}{zero}",
+        contrast_limits=attribution.display_limits,
+        colormap=thresholded(colormap, DEFAULT_THRESHOLD, signed=signed),
+        opacity=0.6,
+        # Over the image in 2D, and not hidden by the volume in 3D.
+        blending="translucent_no_depth",
+        interpolation2d="nearest",
+        rgb=False,
+        **options,
+    )
+    viewer.add_layer(layer)
+    layer.colorbar.visible = True
+    return layer

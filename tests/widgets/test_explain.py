@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from helpers import write_bundle
+from napari.layers import Image as ImageLayer
+from napari.utils.notifications import Notification, notification_manager
+
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.cli import main
+from napari_xai_med.job import Job
+from napari_xai_med.layers import METADATA_KEY
+from napari_xai_med.models.small_cnn import SmallCNN
+from napari_xai_med.widgets.explain import ExplainWidget
+
+Open = Callable[..., tuple[Any, ExplainWidget]]
+
+
+@pytest.fixture
+def opened(make_napari_viewer: Any, qtbot: Any) -> Iterator[Open]:
+    """A viewer with the widget opened as a user opens it; a sample if one is named."""
+    widgets: list[ExplainWidget] = []
+
+    def build(sample: str = "", model: str = "chest_ct_3d") -> tuple[Any, ExplainWidget]:
+        viewer = make_napari_viewer(show=True)
+        if sample:
+            viewer.open_sample("napari-xai-med", sample)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
+        widget.classifier.choose(model)
+        widgets.append(widget)
+        return viewer, widget
+
+    yield build
+    for widget in widgets:
+        widget.task.cancel()
+        qtbot.waitUntil(lambda w=widget: not w.task.running, timeout=60_000)
+
+
+def finish(qtbot: Any, widget: ExplainWidget) -> None:
+    qtbot.waitUntil(lambda: not widget.task.running, timeout=120_000)
+
+
+def last_sentence() -> Notification:
+    return notification_manager.records[-1]
+
+
+def test_classify_shows_all_classes_sorted(opened: Open, qtbot: Any) -> None:
+    _, widget = opened("chest_ct_lesion")
+    widget.classify_button.click()
+    assert not widget.classify_button.isEnabled()
+    finish(qtbot, widget)
+    rows = widget.bars.rows()
+    assert [name for name, _ in rows] == ["ground glass", "normal"]
+    assert sum(float(value) for _, value in rows) == pytest.approx(1, abs=1e-3)
+    assert widget.bars.isVisible()
+    sizes = [widget.options._fields["layer"].itemText(k) for k in range(widget.options._fields["layer"].count())]
+    assert any("Conv3d, 64 × 16×16×8" in text for text in sizes)
+
+
+def test_explain_adds_a_layer_exactly_on_the_image(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    source = viewer.layers["chest_ct_lesion"]
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    heatmap = viewer.layers[-1]
+    assert heatmap.name == "chest_ct_lesion: Grad-CAM, ground glass"
+    assert heatmap.data.shape == source.data.shape
+    for name in ("scale", "translate", "rotate", "shear", "units", "axis_labels"):
+        np.testing.assert_array_equal(getattr(heatmap, name), getattr(source, name))
+    np.testing.assert_array_equal(heatmap.affine.affine_matrix, source.affine.affine_matrix)
+    assert heatmap.contrast_limits == [0, pytest.approx(float(heatmap.data.max()))]
+    assert heatmap.colorbar.visible
+    record = heatmap.metadata[METADATA_KEY]["record"]
+    assert record["disclaimer"] == DISCLAIMER
+    assert record["result"]["class"] == "ground glass"
+    mask = viewer.layers["chest_ct_lesion_mask"].data
+    peak = np.unravel_index(heatmap.data.argmax(), heatmap.data.shape)
+    assert np.abs(np.argwhere(mask) - peak).max(1).min() <= 4, "the peak lies on the lesion or a few voxels beside it"
+
+
+def test_threshold_colormap_opacity_and_colour_bar_change_the_look_and_not_the_values(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    layer, controls = viewer.layers[-1], widget.heatmap
+    before = layer.data.copy()
+    controls.threshold.setValue(50)
+    alpha = layer.colormap.map(np.array([0.1, 0.45, 0.55, 1.0]))[:, 3]
+    np.testing.assert_array_equal(alpha, [0, 0, 1, 1])
+    controls.colormap.setCurrentText("magma")
+    assert layer.colormap.name == "magma from 50 %"
+    controls.opacity.setValue(30)
+    assert layer.opacity == 0.3
+    controls.colour_bar.setChecked(False)
+    assert not layer.colorbar.visible
+    np.testing.assert_array_equal(layer.data, before)
+
+
+def test_any_class_and_layer_and_the_controls_follow_the_selection(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    widget.classify_button.click()
+    finish(qtbot, widget)
+    widget.target.setCurrentIndex(widget.target.findText("normal"))
+    widget.options.set_value("layer", "features.1.conv")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    first = viewer.layers[-1]
+    assert "Grad-CAM, normal" in first.name
+    assert first.metadata[METADATA_KEY]["record"]["method"]["layer"] == "features.1.conv"
+    # The choice stays, and is what the next explanation uses.
+    assert widget.options.values() == {"layer": "features.1.conv"}
+    widget.options.set_value("layer", "")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    assert widget.heatmap.layer == viewer.layers[-1]
+    viewer.layers.selection = {first}
+    assert widget.heatmap.layer == first
+    viewer.layers.remove(first)
+    assert widget.heatmap.layer == viewer.layers[-1]
+
+
+def test_cancel_stops_and_changes_nothing(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    before = list(viewer.layers)
+    widget.explain_button.click()
+    assert widget.cancel_button.isEnabled()
+    widget.cancel_button.click()
+    finish(qtbot, widget)
+    assert list(viewer.layers) == before
+    assert "Stopped" in last_sentence().message
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    assert len(viewer.layers) == len(before) + 1
+
+
+def test_progress_rises_to_one(opened: Open, qtbot: Any) -> None:
+    _, widget = opened("chest_ct_lesion")
+    shares: list[float] = []
+    widget.task.progressed.connect(lambda done, _: shares.append(done))
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 5
+    assert shares[-1] == 1
+
+
+def test_the_viewer_lives_while_work_goes_on(opened: Open, qtbot: Any) -> None:
+    """Events are handled all the time that a second of computing takes, and cancelling ends it early."""
+    _, widget = opened()
+    rounds: list[int] = []
+
+    def work(job: Job) -> None:
+        for k in range(1000):
+            job.step(k / 1000, "Multiplying")
+            torch.rand(200, 200) @ torch.rand(200, 200)
+            time.sleep(0.001)
+            rounds.append(k)
+
+    widget.task.start(work, lambda _: None)
+    turns = 0
+    while len(rounds) < 300:
+        qtbot.wait(1)
+        turns += 1
+    assert turns > 20
+    widget.task.cancel()
+    finish(qtbot, widget)
+    assert len(rounds) < 1000
+
+
+def test_a_slice_on_screen_is_explained_by_a_2d_classifier_and_shown_there_only(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion", "chest_ct_2d")
+    source = viewer.layers["chest_ct_lesion"]
+    viewer.dims.set_current_step(0, 13)
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    heatmap = viewer.layers[-1]
+    assert heatmap.data.shape == (1, *source.data.shape[1:])
+    np.testing.assert_allclose(heatmap.data_to_world((0, 0, 0)), source.data_to_world((13, 0, 0)))
+    assert heatmap.metadata[METADATA_KEY]["record"]["request"]["slice"] == 13
+
+
+def test_2d_samples(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("slice_nodule", "chest_ct_2d")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    assert viewer.layers[-1].name == "slice_nodule: Grad-CAM, nodule"
+    assert viewer.layers[-1].data.shape == viewer.layers["slice_nodule"].data.shape
+
+
+def test_saving_gives_the_file_s_shape_and_affine(opened: Open, qtbot: Any, tmp_path: Path) -> None:
+    from napari_xai_med.samples import sample_files
+
+    _, widget = opened("chest_ct_lesion")
+    assert not widget.save_button.isEnabled()
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    widget.save(str(tmp_path))
+    finish(qtbot, widget)
+    source, saved = nibabel.load(sample_files("chest_ct_lesion")[0]), nibabel.load(next(tmp_path.glob("*.nii.gz")))
+    assert saved.shape == source.shape
+    np.testing.assert_allclose(saved.affine, source.affine, atol=1e-4)
+    assert len(list(tmp_path.glob("*.png"))) == len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_copied_python_computes_the_same_map(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    scope: dict[str, Any] = {}
+    exec(widget.python(), scope)
+    values = scope["attribution"].values
+    turn = viewer.layers["chest_ct_lesion"].metadata[METADATA_KEY]["turn"]
+    np.testing.assert_allclose(turn.array(values), viewer.layers[-1].data, atol=1e-6 * values.max())
+
+
+def test_a_record_saved_by_hand_computes_the_same_bits_on_the_command_line(
+    opened: Open, qtbot: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, widget = opened("chest_ct_lesion")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    widget.save(str(tmp_path))
+    finish(qtbot, widget)
+    (record,) = tmp_path.glob("*.json")
+    assert main(["explain", "--record", str(record), "--out", str(tmp_path / "again")]) == 0
+    assert "equals the recorded one bit for bit" in capsys.readouterr().out
+
+
+def test_ambiguous_axes_are_a_visible_choice(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened()
+    axes = widget.image.axes
+    assert not axes.isVisible()
+    viewer.add_image(np.zeros((3, 16, 16)), rgb=False)
+    qtbot.waitUntil(axes.isVisible)
+    assert [axes.itemText(k) for k in range(3)] == ["ZYX", "CYX", "YXC"]
+    viewer.add_image(np.zeros((16, 16)))
+    qtbot.waitUntil(lambda: not axes.isVisible())
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "sentence"),
+    [
+        (None, "chest_ct_3d", "Open an image first"),
+        (np.zeros((16, 16)), "chest_ct_3d", "takes 3D images"),
+        (np.zeros((4, 16, 16)), "/nowhere", "There is no bundle folder /nowhere"),
+        (np.full((4, 16, 16), np.nan), "chest_ct_3d", "not finite"),
+    ],
+    ids=["no image", "2D", "no bundle", "nan"],
+)
+def test_bad_input_is_one_sentence_in_a_notification(
+    opened: Open, qtbot: Any, data: Any, model: str, sentence: str
+) -> None:
+    viewer, widget = opened("", model)
+    if data is not None:
+        viewer.add_image(data, contrast_limits=(0, 1))
+    for button in (widget.classify_button, widget.explain_button):
+        notification_manager.records.clear()
+        button.click()
+        finish(qtbot, widget)
+        assert sentence in last_sentence().message
+    assert len(viewer.layers) == (data is not None)
+
+
+def test_a_map_that_is_zero_everywhere_is_transparent_and_says_so(opened: Open, qtbot: Any, tmp_path: Path) -> None:
+    """A classifier whose last layer is all zero says the same of everything, and nothing speaks for it."""
+    network = SmallCNN(3, 1, 2)
+    torch.nn.init.zeros_(network.head.weight)
+    target = {"_target_": "napari_xai_med.models.small_cnn.SmallCNN"}
+    target |= {"spatial_dims": 3, "in_channels": 1, "num_classes": 2}
+    preprocessing = {"_target_": "Compose", "transforms": [{"_target_": "ScaleIntensityd", "keys": "image"}]}
+    bundle = write_bundle(tmp_path / "b", {"network_def": target, "preprocessing": preprocessing}, ["a", "b"])
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+    viewer, widget = opened("chest_ct_lesion", str(bundle))
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    layer = viewer.layers[-1]
+    assert "(zero everywhere)" in layer.name
+    assert layer.contrast_limits == [0, 1]
+    assert layer.colormap.map(np.array([0.0]))[0, 3] == 0
+    assert "is zero everywhere" in last_sentence().message
+
+
+def test_the_user_s_layers_are_not_changed(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    source = viewer.layers["chest_ct_lesion"]
+    before = {key: repr(value) for key, value in source.as_layer_data_tuple()[1].items()}
+    data = source.data.copy()
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    assert {key: repr(value) for key, value in source.as_layer_data_tuple()[1].items()} == before
+    np.testing.assert_array_equal(source.data, data)
+
+
+def test_unload_gives_the_classifier_back(opened: Open, qtbot: Any) -> None:
+    _, widget = opened("chest_ct_lesion")
+    widget.classify_button.click()
+    finish(qtbot, widget)
+    assert widget._loaded is not None
+    widget.unload_button.click()
+    assert widget._loaded is None
+    assert not widget.bars.isVisible()
+
+
+def test_it_is_in_the_plugins_and_the_layers_menu(make_napari_viewer: Any) -> None:
+    from napari._app_model import get_app_model
+
+    make_napari_viewer()
+    menus = get_app_model().menus
+    for menu in ("napari/layers/classify", "napari/plugins"):
+        commands = [item.command.id for item in menus.get_menu(menu) if hasattr(item, "command")]
+        assert "napari-xai-med.explain" in commands
+
+
+def test_heatmaps_are_not_offered_as_images(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    assert isinstance(viewer.layers[-1], ImageLayer)
+    assert [widget.image.itemText(k) for k in range(widget.image.count())] == ["chest_ct_lesion"]
