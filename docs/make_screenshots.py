@@ -1,0 +1,55 @@
+"""Make the pictures of README and docs from a real napari window: ``xvfb-run -a python docs/make_screenshots.py``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from qtpy.QtWidgets import QApplication
+
+IMAGES = Path(__file__).parent / "images"
+_SAMPLE = "chest_ct_lesion"
+
+
+def wait(seconds: float) -> None:
+    """Let Qt and napari work."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def main() -> None:
+    """Open the sample, explain it as a user does, and take the window in 2D and in 3D."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 900)
+    viewer.open_sample("napari-xai-med", _SAMPLE)
+    viewer.layers[f"{_SAMPLE}_mask"].contour = 1
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
+    widget.explain(viewer.layers[_SAMPLE], "chest_ct_3d")
+    while widget.task.running:
+        wait(0.1)
+    heatmap: Any = viewer.layers[-1]
+    peak = np.unravel_index(int(heatmap.data.argmax()), heatmap.data.shape)
+    viewer.dims.set_point(range(3), heatmap.data_to_world(peak))
+    viewer.reset_view()
+    wait(1)
+    IMAGES.mkdir(exist_ok=True)
+    viewer.screenshot(str(IMAGES / "widget_2d.png"), canvas_only=False, flash=False)
+    viewer.dims.ndisplay = 3
+    viewer.layers[_SAMPLE].rendering = "average"
+    viewer.layers[_SAMPLE].contrast_limits = (-900, -100)
+    widget.heatmap.threshold.setValue(40)
+    viewer.reset_view()
+    # From the front, a little from the left and from above, with the head up.
+    viewer.camera.set_view_direction(view_direction=(0.3, 1, -0.35), up_direction=(-1, 0, 0))
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_3d.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
