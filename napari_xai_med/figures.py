@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from napari_xai_med.attribution import DISCLAIMER, Attribution, zero_sentence
@@ -112,6 +113,7 @@ def _draw(ax: Axes, view: _View, limits: tuple[float, float], norm: Normalize, n
     ax.set_yticks([])
     if view.axis is not None:
         ax.set_title(f"{PLANES[view.axis]} {view.index}", fontsize=10)
-        places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
+        places = ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04))
         for letter, (x, y) in zip(_EDGES[view.axis], places, strict=True):
-            ax.text(x, y, letter, color="yellow", transform=ax.transAxes, ha="center", va="center", fontsize=9)
+            text = ax.text(x, y, letter, color="yellow", transform=ax.transAxes, ha="center", va="center")
+            text.set_path_effects([withStroke(linewidth=2, foreground="black")])

@@ -23,7 +23,7 @@ class Image:
 
     Parameters
     ----------
-    data : ndarray of float32, shape (C, *grid.shape)
+    data : ndarray of float32, shape ``(C, *grid.shape)``
         Intensities; CT in Hounsfield units.
     grid : Grid
         3D with RAS world millimetres, or 2D with plane coordinates.

@@ -16,7 +16,7 @@ from napari_xai_med.errors import UntrustedError
 TRUSTED_PACKAGES = ("monai.networks.", "monai.transforms.", "torch.nn.", "napari_xai_med.")
 
 _HOW = "if you trust its author, say so: trust=True in Python, --trust on the command line, 'Trust' in the widget"
-_FILE_TRANSFORMS = re.compile(r"(Save|Load|Write)Image|Lambda|TorchVision|Torchio|TorchIO")
+_POWERFUL_TRANSFORMS = re.compile(r"^(Rand)?(Save|Write|Lambda|TorchVision|TorchIO)")
 
 
 def refuse_untrusted(config: dict[str, Any], *roots: str) -> None:
@@ -57,18 +57,17 @@ def _reachable(config: dict[str, Any], roots: tuple[str, ...]) -> Iterator[dict[
             waiting.extend(entry)
         elif isinstance(entry, str):
             yield entry
-            for name in re.findall(r"@([\w#:]+)", entry):
-                key = re.split(r"#|::", name)[0]
-                if key not in seen:
-                    seen.add(key)
-                    waiting.append(config.get(key))
+            # A relative reference (@##name) may lead to the top as well, so that every part is followed.
+            for key in set(re.findall(r"\w+", " ".join(re.findall(r"@([\w#:]+)", entry)))) - seen:
+                seen.add(key)
+                waiting.append(config.get(key))
 
 
 def _check_target(target: Any) -> None:
     found = locate_class(target) if isinstance(target, str) else None
     if found is None:
         _refuse(f"it builds {target!r}, which is not a network or transform of MONAI or PyTorch")
-    elif _FILE_TRANSFORMS.search(found.__name__) and not found.__name__.startswith("LoadImage"):
+    elif _POWERFUL_TRANSFORMS.search(found.__name__):
         _refuse(f"it uses {found.__name__}, which can write files or run code")
 
 

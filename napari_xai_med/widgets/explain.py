@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, LayerView
 from napari_xai_med.models import load_model
-from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import explain_request, layers_for, predict_request
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.widgets.heatmap import HeatmapControls
@@ -152,41 +153,40 @@ class ExplainWidget(QWidget):
     def classify(self) -> None:
         """Classify the chosen layer."""
 
-        def work(job: Job) -> Any:
-            image, classifier = view.image(), self._load(model, trust, job)
-            prediction = predict_request(image, classifier, request, job.part(0.3, 1.0))
-            return classifier, prediction, layers_for(image, classifier, request)[0]
-
-        def done(result: Any) -> None:
-            classifier, prediction, layers = result
+        def show(_: LayerView, prediction: Prediction) -> None:
             self.bars.show_prediction(prediction)
-            self._show_loaded(classifier)
-            self.options.show_layers(layers)
             for notice in prediction.notices:
                 show_warning(notice)
 
-        if (chosen := self._chosen()) is not None:
-            view, model, trust, request = chosen
-            self.task.start(work, done)
+        self._start(predict_request, show)
 
     def run_explain(self) -> None:
         """Explain the chosen class and show the heatmap."""
 
-        def work(job: Job) -> Any:
-            image, classifier = view.image(), self._load(model, trust, job)
-            attribution = explain_request(image, classifier, request, job.part(0.2, 1.0))
-            return classifier, attribution, layers_for(image, classifier, request)[0]
-
-        def done(result: Any) -> None:
-            classifier, attribution, layers = result
+        def show(view: LayerView, attribution: Attribution) -> None:
             self.bars.show_prediction(attribution.prediction)
-            self._show_loaded(classifier)
-            self.options.show_layers(layers)
             self._show_attribution(view, attribution)
 
-        if (chosen := self._chosen()) is not None:
-            view, model, trust, request = chosen
-            self.task.start(work, done)
+        self._start(explain_request, show)
+
+    def _start(self, compute: Callable[..., Any], show: Callable[[LayerView, Any], None]) -> None:
+        """Compute something with the chosen image and classifier in the background, then show it."""
+        if (chosen := self._chosen()) is None:
+            return
+        view, model, trust, request = chosen
+
+        def work(job: Job) -> Any:
+            image, classifier = view.image(), self._load(model, trust, job)
+            answer = compute(image, classifier, request, job.part(0.2, 1.0))
+            return classifier, answer, layers_for(image, classifier, request)[0]
+
+        def done(result: Any) -> None:
+            classifier, answer, layers = result
+            self._show_loaded(classifier)
+            self.options.show_layers(layers)
+            show(view, answer)
+
+        self.task.start(work, done)
 
     def _chosen(self) -> tuple[LayerView, str, bool, ExplainRequest] | None:
         """What the controls say, or None after the user was told what is missing."""

@@ -111,6 +111,10 @@ def test_a_head_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
         {"_target_": "torch.nn.Identity", "_mode_": "debug"},
         {"_target_": "torch.nn.Identity", "argument": "$__import__('pathlib').Path('{marker}').touch()"},
         {"_target_": "torch.nn.Identity", "argument": "@other"},
+        {"_target_": "torch.nn.Identity", "argument": "@##other"},
+        {"_target_": "torch.nn.Identity", "argument": ["@other"]},
+        {"_target_": "torch.nn.Identity", "_requires_": ["@other"]},
+        {"_target_": "torch.nn.Identity", "_disabled_": "$__import__('pathlib').Path('{marker}').touch()"},
         {"_target_": "torch.nn.Identity", "argument": "%{marker}::x"},
         {"_target_": "napari_xai_med.cli.main"},
         "$__import__('pathlib').Path('{marker}').touch()",
@@ -129,7 +133,9 @@ def test_a_bundle_can_t_run_code(tmp_path: Path, bad: Any) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("step", ["SaveImaged", "Lambdad", "monai.transforms.SaveImage", "TorchVisiond"])
+@pytest.mark.parametrize(
+    "step", ["SaveImaged", "SaveClassificationd", "Lambdad", "RandLambda", "monai.transforms.SaveImage", "TorchVisiond"]
+)
 def test_transforms_that_write_or_run_are_refused(tmp_path: Path, step: str) -> None:
     bundle = make(tmp_path / "b")
     path = bundle / "configs" / "inference.json"
