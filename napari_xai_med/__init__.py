@@ -12,6 +12,7 @@ __all__ = [
     "Image",
     "Prediction",
     "XAIMedError",
+    "classifier_from_module",
     "explain",
     "load_model",
     "predict",
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from napari_xai_med.io import read_image
     from napari_xai_med.models import load_model
     from napari_xai_med.models.classifier import Classifier, Prediction
+    from napari_xai_med.models.module import classifier_from_module
 
 _HOMES = {
     "Attribution": "attribution",
@@ -33,6 +35,7 @@ _HOMES = {
     "Image": "image",
     "Prediction": "models.classifier",
     "XAIMedError": "errors",
+    "classifier_from_module": "models.module",
     "explain": "api",
     "load_model": "models",
     "predict": "api",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.image import Image
@@ -14,15 +15,17 @@ from napari_xai_med.io import read_image
 from napari_xai_med.job import CancelToken, Job, Progress
 from napari_xai_med.models import load_model
 from napari_xai_med.models.classifier import Classifier, Prediction
+from napari_xai_med.models.module import classifier_from_module
 from napari_xai_med.pipeline import explain_request, predict_request
 from napari_xai_med.request import ExplainRequest
 
 AnyImage = Image | str | Path | NDArray[np.generic]
+AnyClassifier = Classifier | nn.Module | str | Path
 
 
 def predict(
     image: AnyImage,
-    classifier: Classifier | str | Path,
+    classifier: AnyClassifier,
     *,
     plane: str = "axial",
     slice: int | None = None,
@@ -35,8 +38,9 @@ def predict(
     ----------
     image : Image, path or ndarray
         An array has axes (Z, Y, X) or (Y, X); see `Image.from_array`.
-    classifier : Classifier, path or name
-        See `load_model`.
+    classifier : Classifier, path, name or torch.nn.Module
+        See `load_model`. A bare network gets the image as it is, and its classes are called by number; see
+        `classifier_from_module` for names, preprocessing and head.
     plane : {"axial", "coronal", "sagittal"}
         Direction of the slice, for a 2D classifier and a 3D image.
     slice : int, optional
@@ -60,12 +64,13 @@ def predict(
         If `cancel` was set.
     """
     request = ExplainRequest(plane=plane, slice=slice)
-    return predict_request(_image(image), _classifier(classifier), request, Job(progress, cancel))
+    chosen = _image(image)
+    return predict_request(chosen, _classifier(classifier, chosen), request, Job(progress, cancel))
 
 
 def explain(
     image: AnyImage,
-    classifier: Classifier | str | Path,
+    classifier: AnyClassifier,
     method: str = "gradcam",
     *,
     target: str | int | None = None,
@@ -99,7 +104,8 @@ def explain(
         As for `predict`; also for an unknown method, option or class.
     """
     request = ExplainRequest(method, options, target, plane, slice)
-    return explain_request(_image(image), _classifier(classifier), request, Job(progress, cancel))
+    chosen = _image(image)
+    return explain_request(chosen, _classifier(classifier, chosen), request, Job(progress, cancel))
 
 
 def _image(image: AnyImage) -> Image:
@@ -108,5 +114,9 @@ def _image(image: AnyImage) -> Image:
     return Image.from_array(image) if isinstance(image, np.ndarray) else read_image(image)
 
 
-def _classifier(classifier: Classifier | str | Path) -> Classifier:
-    return classifier if isinstance(classifier, Classifier) else load_model(classifier)
+def _classifier(classifier: AnyClassifier, image: Image) -> Classifier:
+    if isinstance(classifier, Classifier):
+        return classifier
+    if isinstance(classifier, nn.Module):
+        return classifier_from_module(classifier, input_shape=image.data.shape)
+    return load_model(classifier)
