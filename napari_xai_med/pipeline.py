@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_xai_med.attribution import DISCLAIMER, Attribution, values_sha256, zero_sentence
 from napari_xai_med.errors import InputError, ModelError
-from napari_xai_med.explainers.base import Explainer, RawMap, make_explainer
+from napari_xai_med.explainers.base import Explainer, RawMap, make_explainer, reason_against
 from napari_xai_med.grid import Float, Grid, Reorientation, resample_linear
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.job import Job
@@ -68,6 +68,8 @@ def explain_request(image: Image, classifier: Classifier, request: ExplainReques
     """Carry out a request; see `napari_xai_med.explain`."""
     start = perf_counter()
     explainer = make_explainer(request.method, request.options)
+    if reason := reason_against(type(explainer), classifier):
+        raise ModelError(f"{reason} Choose another method, or a classifier with its own layers.")
     section = Section.choose(image, classifier, request)
     job.step(0.0, "Preprocessing")
     network_input = classifier.prepare(section.image)

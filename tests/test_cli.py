@@ -117,7 +117,7 @@ def test_a_slice_of_a_volume_by_a_2d_classifier(tmp_path: Path, capsys: pytest.C
     ("words", "code", "sentence"),
     [
         (("predict", "nothing.nii", "--model", "chest_ct_3d"), 2, "There is no file nothing.nii"),
-        (("predict", LESION, "--model", "nothing"), 3, "There is no bundle folder nothing"),
+        (("predict", LESION, "--model", "nothing"), 3, "There is no bundle folder or zip nothing"),
         (("predict", "slice_nodule", "--model", "chest_ct_3d"), 2, "takes 3D images"),
         (("explain", LESION, "--model", "chest_ct_3d", "--target", "cat"), 2, "has no class 'cat'"),
         (("explain", LESION, "--model", "chest_ct_3d", "--layer", "cat"), 2, "no feature maps at layer 'cat'"),
@@ -141,6 +141,7 @@ def test_untrusted_bundles_have_their_own_code(tmp_path: Path, capsys: pytest.Ca
     from helpers import write_bundle
 
     bundle = write_bundle(tmp_path / "b", {"network_def": "$print(1)", "preprocessing": {"_target_": "Compose"}}, ["a"])
+    (bundle / "models" / "model.pt").write_bytes(b"")
     code, _, err = run(capsys, "predict", LESION, "--model", bundle)
     assert code == 4
     assert "--trust" in err

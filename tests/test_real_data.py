@@ -67,9 +67,7 @@ def test_volumes_by_command_line(name: str, shared_data: Folder, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VOLUMES)
-def test_volumes_by_widget(
-    name: str, shared_data: Folder, tmp_path: Path, make_napari_viewer: Any, qtbot: Any
-) -> None:
+def test_volumes_by_widget(name: str, shared_data: Folder, tmp_path: Path, make_napari_viewer: Any, qtbot: Any) -> None:
     """All volumes, but of the 192 hippocampi every twelfth."""
     viewer = make_napari_viewer(show=True)
     _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")

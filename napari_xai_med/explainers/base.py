@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_xai_med.errors import InputError
+from napari_xai_med.models.formats.base import Gives
+from napari_xai_med.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +70,15 @@ class Explainer(ABC):
         The publication that describes it.
     signed : bool
         Whether its map can speak against the class.
+    needs : frozenset of Gives
+        What the classifier's format has to give.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     signed: ClassVar[bool]
+    needs: ClassVar[frozenset[Gives]]
 
     @abstractmethod
     def attribute(
@@ -109,24 +111,21 @@ class Explainer(ABC):
         return fields(cls)  # type: ignore[arg-type]  # every subclass is a dataclass
 
 
-_registry: dict[str, type[Explainer]] = {}
-
-E = TypeVar("E", bound=type[Explainer])
-
-
-def register(explainer: E) -> E:
-    """Make an explainer known to widgets, command line, documentation and tests."""
-    _registry[explainer.name] = explainer
-    return explainer
+_registry = Registry("napari_xai_med.explainers")
+register = _registry.register
 
 
-@cache
 def explainers() -> Mapping[str, type[Explainer]]:
-    """All registered explainers by name; every file of this folder is asked once."""
-    package = import_module("napari_xai_med.explainers")
-    for module in iter_modules(package.__path__):
-        import_module(f"{package.__name__}.{module.name}")
-    return _registry
+    """All registered explainers by name."""
+    return _registry.all()
+
+
+def reason_against(explainer: type[Explainer], classifier: Classifier) -> str:
+    """Why a method can't be used with a classifier, in one sentence; empty if it can."""
+    missing = sorted(explainer.needs - classifier.gives)
+    if not missing:
+        return ""
+    return f"{explainer.title} needs {' and '.join(missing)}, which the format of {classifier.name} does not give."
 
 
 def make_explainer(name: str, options: Mapping[str, Any]) -> Explainer:

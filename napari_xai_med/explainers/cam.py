@@ -10,6 +10,7 @@ import torch
 
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.explainers.base import Explainer, RawMap, option, register
+from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.run import forward
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class GradCAM(Explainer):
     title: ClassVar[str] = "Grad-CAM"
     paper: ClassVar[str] = "Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74"
     signed: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Gives]] = frozenset({Gives.GRADIENTS, Gives.LAYERS})
 
     layer: str = option(
         "", "Layer whose feature maps are used; the last convolution with spatial extent if empty.", choices="layers"

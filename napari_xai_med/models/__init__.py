@@ -16,7 +16,7 @@ def load_model(source: str | Path, *, trust: bool = False) -> Classifier:
     Parameters
     ----------
     source : str or Path
-        A MONAI bundle folder, or the name of an embedded classifier such as ``chest_ct_3d``.
+        A MONAI bundle folder or its zip archive, or the name of an embedded classifier such as ``chest_ct_3d``.
     trust : bool
         Allow a bundle to run its author's code; never for a file of unknown origin.
 
@@ -46,6 +46,6 @@ def _folder(source: str | Path) -> Path:
     embedded = embedded_classifiers()
     if not folder.exists() and str(source) in embedded:
         return embedded[str(source)]
-    if not folder.is_dir():
-        raise ModelError(f"There is no bundle folder {source}; give its path, or one of {', '.join(embedded)}.")
+    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() == ".zip"):
+        raise ModelError(f"There is no bundle folder or zip {source}; give its path, or one of {', '.join(embedded)}.")
     return folder

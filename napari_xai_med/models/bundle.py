@@ -1,37 +1,35 @@
-"""Load a classifier from a MONAI bundle folder.
+"""Load a classifier from a MONAI bundle.
 
 https://docs.monai.io/en/stable/mb_specification.html: `configs/metadata.json`, `configs/inference.json`
-with `network_def` and `preprocessing`, and a state dict in `models/model.pt`.
+with `network_def` and `preprocessing`, and the network's file `models/model.*` in one of our formats.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.errors import ModelError
+from napari_xai_med.models.bundle_files import content_hash, find_weights, opened, read_config
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.trust import refuse_untrusted
 from napari_xai_med.samples import embedded_classifiers
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-_WEIGHTS = "models/model.pt"
 _KEY = "image"
 
 
-def load_bundle(folder: Path, *, trust: bool = False) -> Classifier:
-    """Load the classifier in a bundle folder.
+def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
+    """Load the classifier in a bundle.
 
     Parameters
     ----------
-    folder : Path
+    source : Path
+        Its folder or zip archive.
     trust : bool
         Allow what `napari_xai_med.models.trust` refuses: the bundle may then run its author's code.
 
@@ -42,51 +40,38 @@ def load_bundle(folder: Path, *, trust: bool = False) -> Classifier:
     UntrustedError
         If the configuration would run code and `trust` is False.
     """
-    config = _read_json(folder / "configs" / "inference.json")
-    metadata = _read_json(folder / "configs" / "metadata.json")
-    own = metadata.get("napari_xai_med", {})
-    network_key = "network_def" if "network_def" in config else "network"
-    for key in (network_key, "preprocessing"):
-        if key not in config:
-            raise ModelError(f"{folder.name} has no {key} in configs/inference.json; add it.")
-    if not trust:
-        refuse_untrusted(config, network_key, "preprocessing")
-    network = _build(folder, config, network_key)
-    _load_weights(network, folder / _WEIGHTS)
-    network.eval()
-    names = _class_names(metadata, folder)
-    inputs = _input_format(metadata, folder)
-    return Classifier(
-        name=str(metadata.get("name") or folder.name),
-        network=network,
-        preprocessing=_preprocessing(folder, config),
-        class_names=names,
-        head=_head(metadata, folder),
-        spatial_dims=int(own.get("spatial_dims") or len(inputs.get("spatial_shape") or (0, 0, 0))),
-        channels=int(inputs.get("num_channels", 1)),
-        sha256=_hash(folder),
-        source=_source(folder),
-        output=own.get("output"),
-        facts=metadata,
-    )
+    with opened(source) as folder:
+        config, metadata = read_config(folder, "inference"), read_config(folder, "metadata")
+        path, kind = find_weights(folder)
+        network_key = "network_def" if "network_def" in config else "network"
+        needed = ("preprocessing",) if kind.has_architecture else (network_key, "preprocessing")
+        for key in needed:
+            if key not in config:
+                raise ModelError(f"{source.name} has no {key} in configs/inference.json; add it.")
+        if not trust:
+            refuse_untrusted(config, *needed)
+        network = kind().load(path, lambda: _build(source, config, network_key)).eval()
+        own, inputs = metadata.get("napari_xai_med", {}), _input_format(metadata, source)
+        return Classifier(
+            name=str(metadata.get("name") or source.name),
+            network=network,
+            preprocessing=_preprocessing(source, config),
+            class_names=_class_names(metadata, source),
+            head=_head(metadata, source),
+            spatial_dims=int(own.get("spatial_dims") or len(inputs.get("spatial_shape") or (0, 0, 0))),
+            channels=int(inputs.get("num_channels", 1)),
+            sha256=content_hash(folder),
+            source=_source(source),
+            output=own.get("output"),
+            facts=metadata,
+            gives=kind.gives,
+        )
 
 
-def read_class_names(folder: Path) -> tuple[str, ...]:
-    """The class names in a bundle folder, without loading anything else of it."""
-    return _class_names(_read_json(folder / "configs" / "metadata.json"), folder)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        folder = path.parent.parent
-        raise ModelError(f"{folder} is not a MONAI bundle folder: configs/{path.name} is missing.") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold a JSON object; see the MONAI bundle specification.")
-    return content
+def read_class_names(source: Path) -> tuple[str, ...]:
+    """The class names in a bundle, without loading anything else of it."""
+    with opened(source) as folder:
+        return _class_names(read_config(folder, "metadata"), source)
 
 
 def _build(folder: Path, config: dict[str, Any], key: str) -> Any:
@@ -120,27 +105,6 @@ def _preprocessing(folder: Path, config: dict[str, Any]) -> Callable[[Tensor], T
         return result
 
     return apply
-
-
-def _load_weights(network: nn.Module, path: Path) -> None:
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"The bundle has no weights: {path} is missing.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(
-            f"{path} is not a plain state dict: save it with torch.save(network.state_dict(), ...)."
-        ) from error
-    for key in ("state_dict", "model", "net"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        first = str(error).splitlines()
-        raise ModelError(f"The weights in {path} do not fit the network: {' '.join(first[:2]).strip()}.") from error
 
 
 def _input_format(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -177,14 +141,6 @@ def _head(metadata: dict[str, Any], folder: Path) -> Head:
         return Head(stated)
     except ValueError as error:
         raise ModelError(f"There is no head {stated!r}; choose one of {', '.join(Head)}.") from error
-
-
-def _hash(folder: Path) -> str:
-    """Of everything that decides what the classifier answers."""
-    digest = hashlib.sha256()
-    for name in ("configs/inference.json", "configs/metadata.json", _WEIGHTS):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
 
 
 def _source(folder: Path) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.grid import Float
 from napari_xai_med.image import Image
+from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Head
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Classifier:
         Which of several outputs the logits are: a key of a dict or the index in a sequence.
     facts : mapping
         The bundle's metadata.
+    gives : frozenset of Gives
+        What the network's format lets a method have.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Classifier:
     source: str
     output: str | int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    gives: frozenset[Gives] = frozenset(Gives)
 
     def prepare(self, image: Image) -> NetworkInput:
         """Preprocess an image and keep track of where its voxels go.
@@ -187,6 +191,8 @@ class Classifier:
         """
         from napari_xai_med.models.receptive_field import trace_layers
 
+        if Gives.LAYERS not in self.gives:
+            return ()
         if input_shape not in self._layers:
             self._layers[input_shape] = trace_layers(self.network, input_shape)
         return self._layers[input_shape]

@@ -63,10 +63,9 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
         If the logits are not finite, with the layer where that began.
     """
     network = classifier.network
-    constants = {name: _constant(value) for name, value in (*network.named_parameters(), *network.named_buffers())}
     with untouched(network), _reporting(network, job), _replacing(network, hooks or {}):
         try:
-            output = functional_call(network, constants, (inputs,))
+            output = _with_constants(network, inputs)
         except (RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise ModelError(
@@ -78,6 +77,14 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
     return logits
 
 
+def _with_constants(network: nn.Module, inputs: Tensor) -> Any:
+    if isinstance(network, torch.jit.ScriptModule):
+        # Its weights can't be exchanged; its loader has made constants of them.
+        return network(inputs)
+    named = (*network.named_parameters(), *network.named_buffers())
+    return functional_call(network, {name: _constant(value) for name, value in named}, (inputs,))
+
+
 def _constant(value: Tensor) -> Tensor:
     # Autograd can't keep a tensor that was made in inference mode.
     return value.clone() if value.is_inference() else value.detach()
@@ -85,18 +92,23 @@ def _constant(value: Tensor) -> Tensor:
 
 @contextmanager
 def _reporting(network: nn.Module, job: Job) -> Iterator[None]:
-    leaves = [module for module in network.modules() if not any(module.children())]
+    leaves = [] if isinstance(network, torch.jit.ScriptModule) else _leaves(network)
     done = iter(range(1, 1 << 30))
 
     def report(*_: Any) -> None:
         job.step(next(done) / (len(leaves) + 1), "Running the network")
 
     handles = [module.register_forward_pre_hook(report) for module in leaves]
+    job.step(0.0, "Running the network")
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _leaves(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if not any(module.children())]
 
 
 @contextmanager
@@ -128,6 +140,8 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
         return look
 
     network = classifier.network
+    if isinstance(network, torch.jit.ScriptModule):
+        return f"{classifier.name} gives values that are not finite for this image; check its weights."
     leaves = {name: watch(name) for name, module in network.named_modules() if name and not any(module.children())}
     with torch.no_grad(), untouched(network), _replacing(network, leaves):
         network(inputs)

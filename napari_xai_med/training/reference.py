@@ -86,7 +86,9 @@ class ReferenceRecipe:
     def preprocessing(self) -> list[dict[str, Any]]:
         """Configuration of the transforms from a file to the network's input."""
         key = {"keys": "image"}
-        orientation = [{"_target_": "Orientationd", **key, "axcodes": "RAS", "labels": None}] if self.spatial_dims == 3 else []
+        orientation = (
+            [{"_target_": "Orientationd", **key, "axcodes": "RAS", "labels": None}] if self.spatial_dims == 3 else []
+        )
         window = {"a_min": -1000, "a_max": 400, "b_min": 0.0, "b_max": 1.0, "clip": True}
         mode = "trilinear" if self.spatial_dims == 3 else "bilinear"
         size = {"spatial_size": list(self.input_size), "mode": mode, "align_corners": False}

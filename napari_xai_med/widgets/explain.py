@@ -28,7 +28,7 @@ from qtpy.QtWidgets import (
 
 from napari_xai_med.attribution import DISCLAIMER, Attribution
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
-from napari_xai_med.explainers.base import explainers
+from napari_xai_med.explainers.base import explainers, reason_against
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, LayerView
@@ -219,8 +219,16 @@ class ExplainWidget(QWidget):
             show_warning(notice)
 
     def _show_loaded(self, classifier: Classifier) -> None:
+        self._show_usable_methods(classifier)
         if [self.target.itemText(k) for k in range(1, self.target.count())] != list(classifier.class_names):
             self._fill_classes(classifier.class_names)
+
+    def _show_usable_methods(self, classifier: Classifier) -> None:
+        """Grey out the methods that need what this classifier can't give, with the reason."""
+        for index, method in enumerate(explainers().values()):
+            reason = reason_against(method, classifier)
+            self.method.model().item(index).setEnabled(not reason)
+            self.method.setItemData(index, reason or None, Qt.ItemDataRole.ToolTipRole)
 
     def _classifier_changed(self) -> None:
         self._unload()

@@ -17,7 +17,7 @@ from napari_xai_med.layers import METADATA_KEY, LayerView, possible_axes
 from napari_xai_med.models import class_names_of
 from napari_xai_med.samples import embedded_classifiers
 
-_BROWSE = "Open a bundle folder…"
+_OPEN_FOLDER, _OPEN_ZIP = "Open a bundle folder…", "Open a zipped bundle…"
 
 
 class ImagePicker(QComboBox):
@@ -139,17 +139,21 @@ class ClassifierPicker(QComboBox):
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         for name in embedded_classifiers():
             self.addItem(name, name)
-        self.addItem(_BROWSE, None)
+        self.addItem(_OPEN_FOLDER, None)
+        self.addItem(_OPEN_ZIP, None)
         self._before = self.currentIndex()
         self.choose("chest_ct_3d")
         self.currentIndexChanged.connect(self._changed)
 
     def _changed(self, index: int) -> None:
         if self.itemData(index) is None:
-            folder = QFileDialog.getExistingDirectory(self, "A MONAI bundle folder")
             self.setCurrentIndex(self._before)
-            if folder:
-                self.choose(folder)
+            if self.itemText(index) == _OPEN_FOLDER:
+                chosen = QFileDialog.getExistingDirectory(self, "A MONAI bundle folder")
+            else:
+                chosen = QFileDialog.getOpenFileName(self, "A zipped MONAI bundle", filter="Zip (*.zip)")[0]
+            if chosen:
+                self.choose(chosen)
             return
         if index != self._before:
             self._before = index
@@ -158,7 +162,7 @@ class ClassifierPicker(QComboBox):
     def choose(self, source: str) -> None:
         """Choose an embedded classifier by name, or a bundle folder."""
         if self.findData(source) < 0:
-            self.insertItem(self.count() - 1, source.rstrip("/").rsplit("/", 1)[-1], source)
+            self.insertItem(self.count() - 2, source.rstrip("/").rsplit("/", 1)[-1], source)
             self.setItemData(self.findData(source), source, 3)
         self.setCurrentIndex(self.findData(source))
         self._before = self.currentIndex()

@@ -249,7 +249,7 @@ def test_ambiguous_axes_are_a_visible_choice(opened: Open, qtbot: Any) -> None:
     [
         (None, "chest_ct_3d", "Open an image first"),
         (np.zeros((16, 16)), "chest_ct_3d", "takes 3D images"),
-        (np.zeros((4, 16, 16)), "/nowhere", "There is no bundle folder /nowhere"),
+        (np.zeros((4, 16, 16)), "/nowhere", "There is no bundle folder or zip /nowhere"),
         (np.full((4, 16, 16), np.nan), "chest_ct_3d", "not finite"),
     ],
     ids=["no image", "2D", "no bundle", "nan"],
