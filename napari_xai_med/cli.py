@@ -73,6 +73,10 @@ def _parser(method: str) -> argparse.ArgumentParser:
     _add_common(explain, image_needed=False)
     _add_explain(explain, method)
     explain.set_defaults(run=_explain)
+    trust = commands.add_parser("trust", help="list the bundles that may run their author's code; add or revoke one")
+    trust.add_argument("--add", type=Path, metavar="M", help="trust this bundle, as it is now, for good")
+    trust.add_argument("--revoke", metavar="HASH", help="trust the bundle no more whose hash starts like this")
+    trust.set_defaults(run=_trust)
     return parser
 
 
@@ -86,7 +90,7 @@ def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -
     parser.add_argument(
         "--model", metavar="M", required=image_needed, help="bundle folder, or the name of an embedded classifier"
     )
-    parser.add_argument("--trust", action="store_true", help="allow the bundle to run its author's code")
+    parser.add_argument("--trust", action="store_true", help="allow the bundle this once to run its author's code")
     parser.add_argument("--volume", type=int, help="which volume of a 4D file")
     parser.add_argument(
         "--plane", choices=PLANES, default="axial", help="direction of the slice for a 2D classifier (%(default)s)"
@@ -227,6 +231,19 @@ def _rerun(options: argparse.Namespace) -> int:
     same = attribution.record.result["sha256"] == record.result["sha256"]
     print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
     return 0 if same else 1
+
+
+def _trust(options: argparse.Namespace) -> int:
+    from napari_xai_med.models import trust_bundle
+    from napari_xai_med.models.trusted import revoke, trusted_bundles
+
+    if options.add is not None:
+        trust_bundle(options.add)
+    if options.revoke is not None:
+        print(f"{revoke(options.revoke)} is trusted no more.")
+    for sha256, bundle in trusted_bundles().items():
+        print(f"{sha256[:16]}  {bundle['since']}  {bundle['name']}")
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:

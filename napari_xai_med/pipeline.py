@@ -147,6 +147,7 @@ def _record(
             "sha256": classifier.sha256,
             "head": str(classifier.head),
             "class_names": list(classifier.class_names),
+            "trusted": classifier.trusted,
         },
         method=dict(raw.facts),
         result={

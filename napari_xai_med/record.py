@@ -28,7 +28,7 @@ class Record:
     image : mapping
         Name, source, volume, hash, shape and affine.
     model : mapping
-        Name, source, hash, head and class names of the classifier.
+        Name, source, hash, head and class names of the classifier, and whether its code was trusted.
     method : mapping
         What the method did: the layer, and how its cells were placed.
     result : mapping

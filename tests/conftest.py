@@ -20,3 +20,9 @@ def shared_data() -> Callable[[str], Path]:
         return root / name
 
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or changes what the user trusts."""
+    monkeypatch.setenv("XAI_MED_SETTINGS", str(tmp_path_factory.mktemp("settings")))

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import configparser
 import subprocess
 import sys
 from importlib.metadata import entry_points
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from npe2 import PluginManifest
 
 import napari_xai_med
 
+ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "monai", "captum", "matplotlib", "nibabel", "scipy", "qtpy", "PyQt6", "PySide6", "napari")
 
 
@@ -56,3 +59,12 @@ def test_the_command_is_installed() -> None:
 def test_samples_are_installed_with_the_package() -> None:
     folder = files("napari_xai_med.sample_data")
     assert (folder / "chest_ct_lesion.nii.gz").is_file()
+
+
+def test_every_package_is_installed() -> None:
+    """The list in setup.cfg can't be found by itself, since the samples lie outside the package."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    inside = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in ROOT.glob("napari_xai_med/**/__init__.py")}
+    assert listed == inside | {"napari_xai_med.sample_data"}

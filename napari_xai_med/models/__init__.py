@@ -6,7 +6,9 @@ from pathlib import Path
 
 from napari_xai_med.errors import ModelError
 from napari_xai_med.models.bundle import load_bundle, read_class_names
+from napari_xai_med.models.bundle_files import content_hash, opened
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.trusted import remember
 from napari_xai_med.samples import embedded_classifiers
 
 
@@ -28,6 +30,19 @@ def load_model(source: str | Path, *, trust: bool = False) -> Classifier:
         If loading would run code and `trust` is False.
     """
     return load_bundle(_folder(source), trust=trust)
+
+
+def trust_bundle(source: str | Path) -> None:
+    """Let a bundle run its author's code from now on, as long as nothing in it changes.
+
+    Raises
+    ------
+    ModelError
+        If there is no such bundle.
+    """
+    folder = _folder(source)
+    with opened(folder) as files:
+        remember(content_hash(files), folder.name)
 
 
 def class_names_of(source: str | Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from napari_xai_med.models.bundle_files import content_hash, find_weights, opene
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.trust import refuse_untrusted
+from napari_xai_med.models.trusted import trusted_bundles
 from napari_xai_med.samples import embedded_classifiers
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
     source : Path
         Its folder or zip archive.
     trust : bool
-        Allow what `napari_xai_med.models.trust` refuses: the bundle may then run its author's code.
+        Allow this once what `napari_xai_med.models.trust` refuses: the bundle may then run its author's
+        code. Bundles that the user trusts for good are allowed it anyway.
 
     Raises
     ------
@@ -48,7 +50,9 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
         for key in needed:
             if key not in config:
                 raise ModelError(f"{source.name} has no {key} in configs/inference.json; add it.")
-        if not trust:
+        sha256 = content_hash(folder)
+        trusted = trust or sha256 in trusted_bundles()
+        if not trusted:
             refuse_untrusted(config, *needed)
         network = kind().load(path, lambda: _build(source, config, network_key)).eval()
         own, inputs = metadata.get("napari_xai_med", {}), _input_format(metadata, source)
@@ -60,11 +64,12 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
             head=_head(metadata, source),
             spatial_dims=int(own.get("spatial_dims") or len(inputs.get("spatial_shape") or (0, 0, 0))),
             channels=int(inputs.get("num_channels", 1)),
-            sha256=content_hash(folder),
+            sha256=sha256,
             source=_source(source),
             output=own.get("output"),
             facts=metadata,
             gives=kind.gives,
+            trusted=trusted,
         )
 
 

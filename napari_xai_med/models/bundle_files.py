@@ -104,9 +104,11 @@ def find_weights(folder: Path) -> tuple[Path, type[NetworkFormat]]:
 
 
 def content_hash(folder: Path) -> str:
-    """Hash of everything that decides what the classifier answers."""
+    """Hash of everything that decides what the classifier answers, code of a trusted bundle included."""
+    deciding = {find_config(folder, "inference"), find_config(folder, "metadata"), find_weights(folder)[0]}
     digest = hashlib.sha256()
-    for path in (find_config(folder, "inference"), find_config(folder, "metadata"), find_weights(folder)[0]):
+    for path in sorted(deciding | set(folder.rglob("*.py"))):
+        digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

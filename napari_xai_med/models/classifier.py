@@ -97,6 +97,8 @@ class Classifier:
         The bundle's metadata.
     gives : frozenset of Gives
         What the network's format lets a method have.
+    trusted : bool
+        Whether the user allowed its bundle to run code.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Classifier:
     output: str | int | None = None
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     gives: frozenset[Gives] = frozenset(Gives)
+    trusted: bool = False
 
     def prepare(self, image: Image) -> NetworkInput:
         """Preprocess an image and keep track of where its voxels go.

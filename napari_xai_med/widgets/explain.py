@@ -32,7 +32,7 @@ from napari_xai_med.explainers.base import explainers, reason_against
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, LayerView
-from napari_xai_med.models import load_model
+from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import explain_request, layers_for, predict_request
 from napari_xai_med.request import ExplainRequest
@@ -64,7 +64,10 @@ class ExplainWidget(QWidget):
         self.image = ImagePicker(napari_viewer)
         self.classifier = ClassifierPicker()
         self.trust = QCheckBox("Trust this bundle")
-        self.trust.setToolTip("Allow the bundle to run its author's code; only if you trust its author.")
+        self.trust.setToolTip(
+            "Allow the bundle, as it is now, to run its author's code, today and in future; only if you trust its "
+            "author. 'napari-xai-med trust' lists the trusted bundles and takes trust back."
+        )
         self.bars = ProbabilityBars()
         self.method, self.target = QComboBox(), QComboBox()
         self.options = OptionsForm()
@@ -205,6 +208,8 @@ class ExplainWidget(QWidget):
         """The classifier, kept until another one is chosen."""
         job.step(0.0, "Loading the classifier")
         if self._loaded is None or self._loaded[0] != (model, trust):
+            if trust:
+                trust_bundle(model)
             self._loaded = ((model, trust), load_model(model, trust=trust))
         return self._loaded[1]
 
