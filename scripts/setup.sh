@@ -13,14 +13,18 @@ packages=(xvfb libegl1 libgl1 libgl1-mesa-dri libopengl0 libdbus-1-3 libfontconf
 if command -v apt-get >/dev/null; then
     missing=()
     for package in "${packages[@]}"; do
-        # A package may have got a new name with a suffix (t64) that provides the old one.
-        dpkg-query -W -f='${Status}\n' "$package" "${package}t64" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+        # A package may have got a new name with a suffix (t64) that provides the old one. dpkg-query fails when
+        # it doesn't know one of the two, so what it prints decides and not how it ends.
+        known="$(dpkg-query -W -f='${Status}\n' "$package" "${package}t64" 2>/dev/null || true)"
+        [[ "$known" == *"ok installed"* ]] || missing+=("$package")
     done
     if ((${#missing[@]})); then
         as_root=(); ((EUID == 0)) || as_root=(sudo)
         "${as_root[@]}" apt-get update -qq
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
     fi
+elif [[ "$(uname)" == Linux ]]; then
+    echo "No apt-get here: install Xvfb and the libraries of Qt 6 and OpenGL with your own package manager." >&2
 fi
 
 wanted="$(cat setup.cfg constraints.txt scripts/setup.sh | cksum) $(pwd)"
