@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import napari
-import numpy as np
 from qtpy.QtWidgets import QApplication
 
 IMAGES = Path(__file__).parent / "images"
@@ -32,9 +30,6 @@ def main() -> None:
     widget.explain(viewer.layers[_SAMPLE], "chest_ct_3d")
     while widget.task.running:
         wait(0.1)
-    heatmap: Any = viewer.layers[-1]
-    peak = np.unravel_index(int(heatmap.data.argmax()), heatmap.data.shape)
-    viewer.dims.set_point(range(3), heatmap.data_to_world(peak))
     viewer.reset_view()
     wait(1)
     IMAGES.mkdir(exist_ok=True)

@@ -200,7 +200,7 @@ def _explain_and_save(image: Image, classifier: Classifier, request: ExplainRequ
     attribution = explain_request(image, classifier, request, _progress())
     files = save_results(image, attribution, folder)
     _show_prediction(image, classifier, attribution.prediction)
-    for notice in attribution.notices:
+    for notice in set(attribution.notices) - set(attribution.prediction.notices):
         print(f"Note: {notice}")
     print(f"{attribution.title} for {attribution.class_name}:")
     for path in (files.heatmap, files.figure, files.record):

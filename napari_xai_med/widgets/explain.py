@@ -40,7 +40,7 @@ from napari_xai_med.widgets.heatmap import HeatmapControls
 from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.pickers import ClassifierPicker, ImagePicker
 from napari_xai_med.widgets.probabilities import ProbabilityBars
-from napari_xai_med.widgets.results import add_heatmap
+from napari_xai_med.widgets.results import add_heatmap, go_to_maximum
 from napari_xai_med.widgets.task import Task
 
 MOST_PROBABLE = "most probable"
@@ -89,6 +89,8 @@ class ExplainWidget(QWidget):
         self.cancel_button = QPushButton("Cancel")
         self.save_button = QPushButton("Save results…")
         self.copy_button = QPushButton("Copy as Python")
+        self.maximum_button = QPushButton("Go to maximum")
+        self.maximum_button.setToolTip("Show the slice that the heatmap's largest value lies on.")
         self.unload_button = QPushButton("Unload")
         self.unload_button.setToolTip("Give the classifier's memory back.")
 
@@ -115,6 +117,7 @@ class ExplainWidget(QWidget):
             self.progress,
             self.progress_text,
             self.heatmap,
+            self.maximum_button,
             _row(self.save_button, self.copy_button),
         )
         for part in parts:
@@ -131,9 +134,10 @@ class ExplainWidget(QWidget):
 
     def _connect(self) -> None:
         self.classify_button.clicked.connect(self.classify)
-        self.explain_button.clicked.connect(self.run_explain)
+        self.explain_button.clicked.connect(lambda _: self.run_explain())
         self.cancel_button.clicked.connect(self.task.cancel)
         self.unload_button.clicked.connect(self._unload)
+        self.maximum_button.clicked.connect(self._go_to_maximum)
         self.save_button.clicked.connect(self._ask_and_save)
         self.copy_button.clicked.connect(self._copy_python)
         self.task.progressed.connect(self._show_progress)
@@ -148,10 +152,10 @@ class ExplainWidget(QWidget):
     # What the user does
 
     def explain(self, layer: ImageLayer, model: str) -> None:
-        """Choose a layer and a classifier, and explain the most probable class."""
+        """Choose a layer and a classifier, explain the most probable class and go to the map's maximum."""
         self.image.choose(layer)
         self.classifier.choose(model)
-        self.run_explain()
+        self.run_explain(then=self._go_to_maximum)
 
     def classify(self) -> None:
         """Classify the chosen layer."""
@@ -163,12 +167,13 @@ class ExplainWidget(QWidget):
 
         self._start(predict_request, show)
 
-    def run_explain(self) -> None:
+    def run_explain(self, *, then: Callable[[], None] = lambda: None) -> None:
         """Explain the chosen class and show the heatmap."""
 
         def show(view: LayerView, attribution: Attribution) -> None:
             self.bars.show_prediction(attribution.prediction)
             self._show_attribution(view, attribution)
+            then()
 
         self._start(explain_request, show)
 
@@ -276,6 +281,7 @@ class ExplainWidget(QWidget):
         self.progress_text.setWordWrap(True)
         if running:
             self.progress.setValue(0)
+        self.maximum_button.setEnabled(self.heatmap.layer is not None)
         known = self.heatmap.layer in self._results
         self.save_button.setEnabled(known)
         self.copy_button.setEnabled(known)
@@ -292,6 +298,10 @@ class ExplainWidget(QWidget):
         if event.value == self.heatmap.layer:
             self.heatmap.set_layer(next(iter(self._results), None))
             self._show_running(self.task.running)
+
+    def _go_to_maximum(self) -> None:
+        if self.heatmap.layer is not None:
+            go_to_maximum(self.viewer, self.heatmap.layer)
 
     # What leaves the viewer
 

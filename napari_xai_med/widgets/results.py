@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 
 import napari
+import numpy as np
 from napari.layers import Image as ImageLayer
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.layers import METADATA_KEY, LayerView
 from napari_xai_med.widgets.heatmap import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_COLORMAPS, thresholded
+
+
+def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
+    """Show the slices that the largest value of a heatmap lies on."""
+    index = np.unravel_index(int(np.abs(layer.data).argmax()), layer.data.shape)
+    for axis, value in enumerate(layer.data_to_world(index), start=viewer.dims.ndim - layer.ndim):
+        viewer.dims.set_point(axis, value)
 
 
 def add_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Attribution) -> ImageLayer:

@@ -105,6 +105,18 @@ def test_threshold_colormap_opacity_and_colour_bar_change_the_look_and_not_the_v
     np.testing.assert_array_equal(layer.data, before)
 
 
+def test_go_to_maximum_shows_its_slice(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    assert not widget.maximum_button.isEnabled()
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    viewer.dims.set_current_step(0, 0)
+    widget.maximum_button.click()
+    layer = viewer.layers[-1]
+    peak = np.unravel_index(layer.data.argmax(), layer.data.shape)
+    assert viewer.dims.current_step[0] == peak[0]
+
+
 def test_any_class_and_layer_and_the_controls_follow_the_selection(opened: Open, qtbot: Any) -> None:
     viewer, widget = opened("chest_ct_lesion")
     widget.classify_button.click()
