@@ -14,7 +14,7 @@ from napari_xai_med.errors import ModelError
 from napari_xai_med.models.bundle_files import content_hash, find_weights, opened, read_config
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
-from napari_xai_med.models.trust import refuse_untrusted
+from napari_xai_med.models.trust import without_code
 from napari_xai_med.models.trusted import trusted_bundles
 from napari_xai_med.samples import embedded_classifiers
 
@@ -53,7 +53,7 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
         sha256 = content_hash(folder)
         trusted = trust or sha256 in trusted_bundles()
         if not trusted:
-            refuse_untrusted(config, *needed)
+            config = without_code(config, *needed)
         network = kind().load(path, lambda: _build(source, config, network_key)).eval()
         own, inputs = metadata.get("napari_xai_med", {}), _input_format(metadata, source)
         return Classifier(

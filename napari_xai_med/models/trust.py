@@ -19,22 +19,28 @@ _HOW = "if you trust its author, say so: trust=True in Python, --trust on the co
 _POWERFUL_TRANSFORMS = re.compile(r"^(Rand)?(Save|Write|Lambda|TorchVision|TorchIO)")
 
 
-def refuse_untrusted(config: dict[str, Any], *roots: str) -> None:
-    """Check the parts of a configuration that will be built.
+def without_code(config: dict[str, Any], *roots: str) -> dict[str, Any]:
+    """The parts of a configuration that will be built, if they can't run code.
 
     Parameters
     ----------
     config : dict
         The bundle's configuration.
     *roots : str
-        Its keys that will be built; what they refer to is checked with them.
+        Its keys that will be built; what they refer to is kept and checked with them.
+
+    Returns
+    -------
+    dict
+        Those keys only: nothing that was not checked reaches MONAI's parser.
 
     Raises
     ------
     UntrustedError
         At the first expression, macro or foreign class.
     """
-    for entry in _reachable(config, roots):
+    kept = _reachable(config, roots)
+    for entry in _entries(kept):
         if isinstance(entry, dict):
             if "_mode_" in entry:
                 _refuse(f"it sets _mode_ to {entry['_mode_']!r}")
@@ -42,25 +48,34 @@ def refuse_untrusted(config: dict[str, Any], *roots: str) -> None:
                 _check_target(entry["_target_"])
         elif entry.startswith(("$", "%")):
             _refuse(f"it holds the expression {entry!r}")
+    return kept
 
 
-def _reachable(config: dict[str, Any], roots: tuple[str, ...]) -> Iterator[dict[str, Any] | str]:
-    """Every dict and string below the roots, and below what their references lead to."""
-    waiting: list[Any] = [config.get(root) for root in roots]
-    seen: set[str] = set()
+def _reachable(config: dict[str, Any], roots: tuple[str, ...]) -> dict[str, Any]:
+    """The roots, and the keys at the top that their references lead to."""
+    kept: dict[str, Any] = {}
+    waiting = list(roots)
+    while waiting:
+        key = waiting.pop()
+        if key in config and key not in kept:
+            kept[key] = config[key]
+            references = " ".join(e for e in _entries(config[key]) if isinstance(e, str) and "@" in e)
+            # A relative reference (@##name) may lead to the top as well, so that every part is followed.
+            waiting += re.findall(r"\w+", references)
+    return kept
+
+
+def _entries(content: Any) -> Iterator[dict[str, Any] | str]:
+    """Every dict and string in a configuration, keys included."""
+    waiting = [content]
     while waiting:
         entry = waiting.pop()
-        if isinstance(entry, dict):
+        if isinstance(entry, dict | str):
             yield entry
-            waiting.extend(entry.values())
+        if isinstance(entry, dict):
+            waiting.extend((*entry.keys(), *entry.values()))
         elif isinstance(entry, list):
             waiting.extend(entry)
-        elif isinstance(entry, str):
-            yield entry
-            # A relative reference (@##name) may lead to the top as well, so that every part is followed.
-            for key in set(re.findall(r"\w+", " ".join(re.findall(r"@([\w#:]+)", entry)))) - seen:
-                seen.add(key)
-                waiting.append(config.get(key))
 
 
 def _check_target(target: Any) -> None:

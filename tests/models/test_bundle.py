@@ -146,6 +146,20 @@ def test_transforms_that_write_or_run_are_refused(tmp_path: Path, step: str) -> 
         load_model(bundle)
 
 
+def test_what_is_not_checked_does_not_reach_the_parser(tmp_path: Path) -> None:
+    """A key at the top can have the very name of a part below another one."""
+    bundle, marker = make(tmp_path / "b"), tmp_path / "marker"
+    path = bundle / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    evil = f"$__import__('pathlib').Path('{marker}').touch() or 2"
+    for key in ("network_def::num_classes", "network_def#num_classes", "imports"):
+        path.write_text(json.dumps({key: [evil] if key == "imports" else evil} | config))
+        assert load_model(bundle).class_names == ("a", "b")
+        path.write_text(json.dumps(config | {key: evil}))
+        assert load_model(bundle).class_names == ("a", "b")
+    assert not marker.exists()
+
+
 def test_trust_allows_expressions(tmp_path: Path) -> None:
     bundle = make(tmp_path / "b")
     path = bundle / "configs" / "inference.json"
