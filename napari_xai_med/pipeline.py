@@ -17,6 +17,7 @@ from napari_xai_med.grid import Float, Grid, Reorientation, resample_linear
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
+from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.receptive_field import Layer, default_layer
 from napari_xai_med.models.run import predict, prediction_from
 from napari_xai_med.record import Record, software
@@ -75,7 +76,8 @@ def explain_request(image: Image, classifier: Classifier, request: ExplainReques
     network_input = classifier.prepare(section.image)
     wanted = None if request.target is None else classifier.find_class(request.target)
     maps, logits = explainer.attribute(classifier, network_input.tensor, [(0, wanted)], job.part(0.05, 0.9))
-    prediction = prediction_from(classifier, network_input, logits, image.notices)
+    notices = (*image.notices, *doubts(classifier, section.image, network_input))
+    prediction = prediction_from(classifier, network_input, logits, notices)
     target = prediction.top if wanted is None else wanted
     job.step(0.9, "Placing the map on the image")
     values = on_image(maps[0], network_input, section.image.grid.shape)
@@ -93,7 +95,7 @@ def explain_request(image: Image, classifier: Classifier, request: ExplainReques
         signed=explainer.signed,
         prediction=prediction,
         record=record,
-        notices=_notices(image, explainer, maps[0], classifier.class_names[target]),
+        notices=(*notices, *_notices(explainer, maps[0], classifier.class_names[target])),
     )
     job.step(1.0, "Done")
     return attribution
@@ -116,9 +118,9 @@ def on_image(raw: RawMap, network_input: NetworkInput, shape: tuple[int, ...]) -
     return resample_linear(raw.values, to_raw, shape, (to_input, tuple(network_input.tensor.shape[2:])))
 
 
-def _notices(image: Image, explainer: Explainer, raw: RawMap, class_name: str) -> tuple[str, ...]:
+def _notices(explainer: Explainer, raw: RawMap, class_name: str) -> tuple[str, ...]:
     zero = () if raw.values.any() else (zero_sentence(explainer.title, class_name),)
-    return (*image.notices, *raw.notices, *zero)
+    return (*raw.notices, *zero)
 
 
 def _record(

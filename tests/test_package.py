@@ -3,12 +3,13 @@ from __future__ import annotations
 import configparser
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from npe2 import PluginManifest
+from packaging.version import Version
 
 import napari_xai_med
 
@@ -49,6 +50,10 @@ def test_public_names_can_be_imported(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         napari_xai_med.nothing  # noqa: B018  # reading it is the test
+
+
+def test_the_version_is_one_that_installers_can_compare() -> None:
+    assert Version(napari_xai_med.__version__) == Version(version("napari-xai-med"))
 
 
 def test_the_command_is_installed() -> None:

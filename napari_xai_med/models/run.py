@@ -13,6 +13,7 @@ from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, Prediction
+from napari_xai_med.models.guards import doubts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,7 +157,8 @@ def predict(image: Image, classifier: Classifier, job: Job | None = None) -> Pre
     network_input = classifier.prepare(image)
     with torch.no_grad():
         logits = forward(classifier, network_input.tensor, job.part(0.3, 1.0))
-    return prediction_from(classifier, network_input, logits, image.notices)
+    notices = (*image.notices, *doubts(classifier, image, network_input))
+    return prediction_from(classifier, network_input, logits, notices)
 
 
 def prediction_from(classifier: Classifier, network_input: Any, logits: Tensor, notices: tuple[str, ...]) -> Prediction:

@@ -1,0 +1,73 @@
+"""Doubts about an input: a plain warning instead of a confident wrong answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_xai_med.image import Image
+from napari_xai_med.models.classifier import Classifier, NetworkInput
+
+_TOLERANCE = 0.05
+"""Share of the stated range of values by which an input may leave it."""
+
+
+def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) -> tuple[str, ...]:
+    """What does not fit between an image and what the bundle says that its network takes.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Its facts may state ``format`` ("hounsfield"), ``value_range`` of the network's input and, under the
+        key ``napari_xai_med``, ``spacing``: the smallest and largest millimetres between voxels of images.
+    image : Image
+    network_input : NetworkInput
+        Made from the image.
+
+    Returns
+    -------
+    tuple of str
+        A sentence for each doubt.
+    """
+    inputs = classifier.facts.get("network_data_format", {}).get("inputs", {})
+    stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
+    own = classifier.facts.get("napari_xai_med", {})
+    sentences = (
+        _about_units(classifier, image, stated.get("format")),
+        _about_spacing(classifier, image, own.get("spacing")),
+        _about_values(classifier, image, network_input, stated.get("value_range")),
+    )
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def _about_units(classifier: Classifier, image: Image, kind: str | None) -> str:
+    if kind != "hounsfield" or float(image.data.min()) < 0:
+        return ""
+    return (
+        f"{image.name} has no negative value, but {classifier.name} takes CT in Hounsfield units, where air is "
+        "-1000: do not trust the answer."
+    )
+
+
+def _about_spacing(classifier: Classifier, image: Image, limits: list[float] | None) -> str:
+    if limits is None or image.ndim == 2:
+        return ""
+    low, high = min(image.grid.spacing), max(image.grid.spacing)
+    if low >= limits[0] and high <= limits[1]:
+        return ""
+    return (
+        f"{image.name} has {low:.2g} to {high:.2g} mm between voxels, but {classifier.name} is meant for "
+        f"{limits[0]:g} to {limits[1]:g} mm."
+    )
+
+
+def _about_values(classifier: Classifier, image: Image, network_input: NetworkInput, limits: list[float] | None) -> str:
+    low, high = float(network_input.tensor.min()), float(network_input.tensor.max())
+    if low == high:
+        return f"The network sees the value {low:g} everywhere in {image.name}: do not trust the answer."
+    slack = _TOLERANCE * (limits[1] - limits[0]) if limits else 0.0
+    if limits is None or (low >= limits[0] - slack and high <= limits[1] + slack):
+        return ""
+    return (
+        f"The network sees values from {low:.3g} to {high:.3g} in {image.name}, but {classifier.name} is meant for "
+        f"{limits[0]:g} to {limits[1]:g}: do not trust the answer."
+    )
