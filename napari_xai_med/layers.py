@@ -7,7 +7,7 @@ by the (data, options, type) tuples that napari takes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, Reorientation, display_matrix
 from napari_xai_med.image import Image
-
-if TYPE_CHECKING:
-    from napari_xai_med.io.nifti import Volumes
+from napari_xai_med.io.nifti import Volumes
 
 LayerTuple = tuple[NDArray[Any], dict[str, Any], str]
 
@@ -250,6 +248,22 @@ def volumes_to_layer(volumes: Volumes, name: str, source: str, *, labels: bool =
         return data.astype(np.uint16 if data.max(initial=0) > 255 else np.uint8), options, "labels"
     options |= {"colormap": "gray", "contrast_limits": percentile_limits(data), "rgb": False}
     return data, options, "image"
+
+
+def image_to_layer(image: Image) -> LayerTuple:
+    """An image as a layer at its place in napari's world."""
+    if image.ndim == 3:
+        return volumes_to_layer(Volumes(image.data[np.newaxis], image.grid, ()), image.name, image.source)
+    data = image.data if len(image.data) > 1 else image.data[0]
+    affine = np.eye(data.ndim + 1)
+    affine[-3:, -3:] = image.grid.affine
+    options: dict[str, Any] = {
+        "name": image.name,
+        "affine": affine,
+        "units": ("pixel",) * (data.ndim - 2) + ("mm",) * 2,
+    }
+    options |= {"axis_labels": ("channel", "y", "x")[-data.ndim :], "colormap": "gray", "rgb": False}
+    return data, options | {"contrast_limits": percentile_limits(data)}, "image"
 
 
 def percentile_limits(data: NDArray[Any]) -> tuple[float, float]:

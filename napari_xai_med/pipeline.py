@@ -167,6 +167,37 @@ def _record(
     )
 
 
+def network_view(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Image:
+    """What the network sees of an image, in the image's world: the input behind the preprocessing.
+
+    Parameters
+    ----------
+    image : Image
+    classifier : Classifier
+    request : ExplainRequest
+        Names the slice, for a 2D classifier and a 3D image.
+    job : Job
+
+    Returns
+    -------
+    Image
+        On the network's own grid; of a slice a volume of one slice.
+    """
+    job.step(0.0, "Preprocessing")
+    section = Section.choose(image, classifier, request)
+    seen = classifier.prepare(section.image)
+    data, to_image = seen.tensor[0].numpy(), seen.to_image
+    name = f"{image.name}: what {classifier.name} sees"
+    if section.axis is None or section.turn is None:
+        return Image(data, Grid(data.shape[1:], image.grid.affine @ to_image), name)
+    slab = section.turn.grid(image.grid).slab(section.axis, section.index)
+    inside = [k for k in range(4) if k != section.axis]
+    in_volume = np.eye(4)
+    in_volume[np.ix_(inside, inside)] = to_image
+    data = np.expand_dims(data, section.axis + 1)
+    return Image(data, Grid(data.shape[1:], slab.affine @ in_volume), name)
+
+
 def layers_for(image: Image, classifier: Classifier, request: ExplainRequest) -> tuple[tuple[Layer, ...], str]:
     """The layers whose maps can explain this image, and the name of the one that is used by default.
 

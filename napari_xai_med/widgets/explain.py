@@ -8,7 +8,7 @@ from typing import Any
 
 import napari
 from napari.layers import Image as ImageLayer
-from napari.layers import Labels
+from napari.layers import Labels, Layer
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -29,12 +29,13 @@ from qtpy.QtWidgets import (
 from napari_xai_med.attribution import DISCLAIMER, Attribution
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
 from napari_xai_med.explainers.base import explainers, reason_against
+from napari_xai_med.image import Image
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
-from napari_xai_med.layers import METADATA_KEY, LayerView
+from napari_xai_med.layers import METADATA_KEY, LayerView, image_to_layer
 from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier, Prediction
-from napari_xai_med.pipeline import explain_request, layers_for, predict_request
+from napari_xai_med.pipeline import explain_request, layers_for, network_view, predict_request
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.widgets.heatmap import HeatmapControls
 from napari_xai_med.widgets.options import OptionsForm
@@ -93,6 +94,7 @@ class ExplainWidget(QWidget):
         self.maximum_button.setToolTip("Show the slice that the heatmap's largest value lies on.")
         self.unload_button = QPushButton("Unload")
         self.unload_button.setToolTip("Give the classifier's memory back.")
+        self.input_button = QPushButton("Show what the network sees")
 
     def _lay_out(self) -> None:
         content, scroll = QWidget(), QScrollArea()
@@ -109,6 +111,7 @@ class ExplainWidget(QWidget):
         parts: tuple[Any, ...] = (
             notice,
             inputs,
+            self.input_button,
             _row(self.classify_button, self.unload_button),
             self.bars,
             questions,
@@ -133,6 +136,7 @@ class ExplainWidget(QWidget):
         outer.addWidget(scroll)
 
     def _connect(self) -> None:
+        self.input_button.clicked.connect(self.show_input)
         self.classify_button.clicked.connect(self.classify)
         self.explain_button.clicked.connect(lambda _: self.run_explain())
         self.cancel_button.clicked.connect(self.task.cancel)
@@ -166,6 +170,14 @@ class ExplainWidget(QWidget):
                 show_warning(notice)
 
         self._start(predict_request, show)
+
+    def show_input(self) -> None:
+        """Add the network's input, behind the preprocessing, as a layer."""
+
+        def show(_: LayerView, seen: Image) -> None:
+            self.viewer.add_layer(Layer.create(*image_to_layer(seen)))
+
+        self._start(network_view, show)
 
     def run_explain(self, *, then: Callable[[], None] = lambda: None) -> None:
         """Explain the chosen class and show the heatmap."""
@@ -274,7 +286,7 @@ class ExplainWidget(QWidget):
         self.progress_text.setText(text)
 
     def _show_running(self, running: bool) -> None:
-        for button in (self.classify_button, self.explain_button, self.unload_button):
+        for button in (self.input_button, self.classify_button, self.explain_button, self.unload_button):
             button.setEnabled(not running)
         self.cancel_button.setEnabled(running)
         self.progress.setVisible(running)

@@ -105,6 +105,31 @@ def test_threshold_colormap_opacity_and_colour_bar_change_the_look_and_not_the_v
     np.testing.assert_array_equal(layer.data, before)
 
 
+@pytest.mark.parametrize(
+    ("sample", "model"),
+    [("chest_ct_lesion", "chest_ct_3d"), ("slice_nodule", "chest_ct_2d"), ("chest_ct_lesion", "chest_ct_2d")],
+)
+def test_what_the_network_sees_lies_on_the_image(opened: Open, qtbot: Any, sample: str, model: str) -> None:
+    viewer, widget = opened(sample, model)
+    source = viewer.layers[sample]
+    step = viewer.dims.current_step
+    widget.input_button.click()
+    finish(qtbot, widget)
+    seen = viewer.layers[-1]
+    assert seen.name.startswith(f"{sample}: what Chest CT phantom")
+    assert seen.data.min() >= 0
+    assert seen.data.max() <= 1
+    # Both extents end half a voxel beyond the outermost centres.
+    for ends, there in ((-0.5, -0.5), (np.array(seen.data.shape) - 0.5, np.array(source.data.shape) - 0.5)):
+        found = np.array(seen.data_to_world(np.full(seen.ndim, ends)))
+        expected = np.array(source.data_to_world(np.full(source.ndim, there)))
+        flat = 1 if sample == "chest_ct_lesion" and model == "chest_ct_2d" else 0
+        np.testing.assert_allclose(found[flat:], expected[flat:], atol=1e-3)
+    if flat:
+        assert seen.data.shape[0] == 1
+        assert seen.data_to_world((0, 0, 0))[0] == pytest.approx(source.data_to_world((step[0], 0, 0))[0])
+
+
 def test_go_to_maximum_shows_its_slice(opened: Open, qtbot: Any) -> None:
     viewer, widget = opened("chest_ct_lesion")
     assert not widget.maximum_button.isEnabled()
