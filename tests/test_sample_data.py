@@ -46,14 +46,14 @@ def test_the_map_of_a_sample_peaks_on_its_lesion(sample: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dims", [2, 3])
-def test_maps_of_held_out_cases_peak_on_their_lesions(dims: int) -> None:
+@pytest.mark.parametrize(("dims", "kind"), [(2, "ground_glass"), (2, "nodule"), (3, "ground_glass")])
+def test_maps_of_held_out_cases_peak_on_their_lesions(dims: int, kind: str) -> None:
     make, model = (make_slice, "chest_ct_2d") if dims == 2 else (make_phantom, "chest_ct_3d")
     classifier, hits = load_model(model), []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 20):
-        phantom = make(seed, "ground_glass")
+        phantom = make(seed, kind)
         image = Image(phantom.data[None].astype(np.float32), Grid(phantom.data.shape, phantom.affine))
-        values = explain(image, classifier, target="ground glass").values
+        values = explain(image, classifier, target=kind.replace("_", " ")).values
         near = binary_dilation(phantom.mask > 0, iterations=4)
         hits.append(bool(near[np.unravel_index(values.argmax(), values.shape)]))
     assert np.mean(hits) >= 0.8
