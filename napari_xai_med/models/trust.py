@@ -15,6 +15,9 @@ from napari_xai_med.errors import UntrustedError
 
 TRUSTED_PACKAGES = ("monai.networks.", "monai.transforms.", "torch.nn.", "napari_xai_med.")
 
+OWN_FUNCTIONS = ("napari_xai_med.models.architectures.build",)
+"""Not a class, but ours: it builds networks by name, and only those of the registry."""
+
 _HOW = "if you trust its author, say so: trust=True in Python, --trust on the command line, 'Trust' in the widget"
 _POWERFUL_TRANSFORMS = re.compile(r"^(Rand)?(Save|Write|Lambda|TorchVision|TorchIO)")
 
@@ -79,6 +82,8 @@ def _entries(content: Any) -> Iterator[dict[str, Any] | str]:
 
 
 def _check_target(target: Any) -> None:
+    if target in OWN_FUNCTIONS:
+        return
     found = locate_class(target) if isinstance(target, str) else None
     if found is None:
         _refuse(f"it builds {target!r}, which is not a network or transform of MONAI or PyTorch")
