@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_xai_med.attribution import Attribution
+from napari_xai_med.channels import stack_channels
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
 from napari_xai_med.job import CancelToken, Job, Progress
 from napari_xai_med.models import load_model
 from napari_xai_med.models.classifier import Classifier, Prediction
+from napari_xai_med.models.devices import AUTO
 from napari_xai_med.models.module import classifier_from_module
 from napari_xai_med.pipeline import explain_request, predict_request
 from napari_xai_med.request import ExplainRequest
 
-AnyImage = Image | str | Path | NDArray[np.generic]
+OneImage = Image | str | Path | NDArray[np.generic]
+AnyImage = OneImage | Sequence[OneImage]
 AnyClassifier = Classifier | nn.Module | str | Path
 
 
@@ -31,13 +35,15 @@ def predict(
     slice: int | None = None,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
+    device: str = AUTO,
 ) -> Prediction:
     """Ask a classifier about an image. Research use only. Not for diagnosis.
 
     Parameters
     ----------
-    image : Image, path or ndarray
-        An array has axes (Z, Y, X) or (Y, X); see `Image.from_array`.
+    image : Image, path or ndarray, or a list of these
+        An array has axes (Z, Y, X) or (Y, X); see `Image.from_array`. Several are the channels of one, on the
+        grid of the first; see `stack_channels`.
     classifier : Classifier, path, name or torch.nn.Module
         See `load_model`. A bare network gets the image as it is, and its classes are called by number; see
         `classifier_from_module` for names, preprocessing and head.
@@ -49,6 +55,9 @@ def predict(
         Called with the share done, 0 to 1, and a sentence.
     cancel : object with `is_set`, optional
         Such as a `threading.Event`; when set, the work stops.
+    device : str
+        Where to run a classifier that is loaded here, such as ``"cpu"`` or ``"cuda"``; the fastest device that
+        there is by default. A `Classifier` or a network stays where it is.
 
     Returns
     -------
@@ -65,7 +74,7 @@ def predict(
     """
     request = ExplainRequest(plane=plane, slice=slice)
     chosen = _image(image)
-    return predict_request(chosen, _classifier(classifier, chosen), request, Job(progress, cancel))
+    return predict_request(chosen, _classifier(classifier, chosen, device), request, Job(progress, cancel))
 
 
 def explain(
@@ -78,13 +87,14 @@ def explain(
     slice: int | None = None,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
+    device: str = AUTO,
     **options: Any,
 ) -> Attribution:
     """Explain an answer of a classifier. Research use only. Not for diagnosis.
 
     Parameters
     ----------
-    image, classifier, plane, slice, progress, cancel
+    image, classifier, plane, slice, progress, cancel, device
         As for `predict`.
     method : str
         Name of an explanation method, such as ``"gradcam"``.
@@ -105,18 +115,20 @@ def explain(
     """
     request = ExplainRequest(method, options, target, plane, slice)
     chosen = _image(image)
-    return explain_request(chosen, _classifier(classifier, chosen), request, Job(progress, cancel))
+    return explain_request(chosen, _classifier(classifier, chosen, device), request, Job(progress, cancel))
 
 
 def _image(image: AnyImage) -> Image:
     if isinstance(image, Image):
         return image
+    if isinstance(image, Sequence) and not isinstance(image, str):
+        return stack_channels([_image(one) for one in image])
     return Image.from_array(image) if isinstance(image, np.ndarray) else read_image(image)
 
 
-def _classifier(classifier: AnyClassifier, image: Image) -> Classifier:
+def _classifier(classifier: AnyClassifier, image: Image, device: str) -> Classifier:
     if isinstance(classifier, Classifier):
         return classifier
     if isinstance(classifier, nn.Module):
         return classifier_from_module(classifier, input_shape=image.data.shape)
-    return load_model(classifier)
+    return load_model(classifier, device=device)

@@ -82,14 +82,15 @@ def _parser(method: str) -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -> None:
     parser.add_argument(
-        "image",
+        "images",
         metavar="IMAGE",
-        nargs=None if image_needed else "?",
-        help="NIfTI, Analyze, PNG, JPEG or TIFF file, or the name of a sample",
+        nargs="+" if image_needed else "*",
+        help="NIfTI, Analyze, PNG, JPEG or TIFF file, or the name of a sample; several are the channels of one image",
     )
     parser.add_argument(
         "--model", metavar="M", required=image_needed, help="bundle folder, or the name of an embedded classifier"
     )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps; the fastest there is by default")
     parser.add_argument("--trust", action="store_true", help="allow the bundle this once to run its author's code")
     parser.add_argument("--volume", type=int, help="which volume of a 4D file")
     parser.add_argument(
@@ -136,18 +137,18 @@ def _progress() -> Job:
 
 
 def _load(options: argparse.Namespace) -> tuple[Image, Classifier]:
+    from napari_xai_med.channels import stack_channels
     from napari_xai_med.io import read_image
     from napari_xai_med.models import load_model
     from napari_xai_med.samples import SAMPLES, sample_files
 
-    path = options.image
-    if path in SAMPLES and not Path(path).exists():
-        path = sample_files(path)[0]
-    return read_image(path, options.volume), load_model(options.model, trust=options.trust)
+    paths = [sample_files(path)[0] if path in SAMPLES and not Path(path).exists() else path for path in options.images]
+    image = stack_channels([read_image(path, options.volume) for path in paths])
+    return image, load_model(options.model, trust=options.trust, device=options.device)
 
 
 def _show_prediction(image: Image, classifier: Classifier, prediction: Prediction) -> None:
-    print(f"{image.name} by {classifier.name}:")
+    print(f"{image.name} by {classifier.name}, {prediction.quantity} (on {classifier.device}):")
     width = max(len(name) for name in prediction.class_names)
     for name, value in prediction.ranked:
         print(f"  {name:<{width}}  {value:8.4f}")
@@ -184,7 +185,7 @@ def _explain(options: argparse.Namespace) -> int:
 
     if options.record is not None:
         return _rerun(options)
-    if options.image is None or options.model is None:
+    if not options.images or options.model is None:
         raise InputError("Give an image and --model, or a --record to compute again.")
     chosen = {key.removeprefix("option_"): value for key, value in vars(options).items() if key.startswith("option_")}
     request = ExplainRequest(options.method, chosen, options.target, options.plane, options.slice)
@@ -215,7 +216,7 @@ def _rerun(options: argparse.Namespace) -> int:
     from napari_xai_med.record import Record
 
     record = Record.read(options.record)
-    options.image = options.image or record.image["source"]
+    options.images = options.images or [record.image["source"], *record.image.get("others", ())]
     options.model = options.model or record.model["source"]
     options.volume = record.image["volume"] if options.volume is None else options.volume
     # Another number of threads adds in another order, which changes the last bits.

@@ -35,6 +35,8 @@ class Image:
         Which volume of a four-dimensional file this is.
     notices : tuple of str
         Sentences that the user should read, such as an orientation that the file does not give.
+    others : tuple of str
+        Paths of the files that gave the further channels; see `napari_xai_med.channels`.
 
     Raises
     ------
@@ -48,6 +50,7 @@ class Image:
     source: str = ""
     volume: int | None = None
     notices: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.shape[1:] != self.grid.shape or self.data.size == 0:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from napari_xai_med.grid import Float, Grid, Reorientation, resample_linear
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
+from napari_xai_med.models.devices import free_memory, is_out_of_memory
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.receptive_field import Layer, default_layer
 from napari_xai_med.models.run import predict, prediction_from
@@ -60,13 +63,43 @@ class Section:
         return lifted, image.grid.slab(axis, index)
 
 
+Result = TypeVar("Result")
+
+_ON_CPU = "The memory of {} was not enough; this was computed on the processor."
+
+
+def _with_enough_memory(classifier: Classifier, work: Callable[[Classifier], Result]) -> tuple[Result, tuple[str, ...]]:
+    """Work with a classifier, on the processor if the memory of its device is not enough, and a notice of that."""
+    device = classifier.device
+    try:
+        return work(classifier), ()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if device.type == "cpu":
+            raise ModelError(
+                f"There is not enough memory to run {classifier.name}; close other programs or take a smaller image."
+            ) from error
+    # Outside of the handler: the error holds on to what filled the memory.
+    free_memory()
+    return work(classifier.on("cpu")), (_ON_CPU.format(device),)
+
+
 def predict_request(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Prediction:
     """What the classifier says about the section that the request names."""
-    return predict(Section.choose(image, classifier, request).image, classifier, job)
+    section = Section.choose(image, classifier, request).image
+    prediction, notices = _with_enough_memory(classifier, lambda chosen: predict(section, chosen, job))
+    return replace(prediction, notices=(*prediction.notices, *notices))
 
 
 def explain_request(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Attribution:
     """Carry out a request; see `napari_xai_med.explain`."""
+    work = partial(_explain, image, request=request, job=job)
+    attribution, notices = _with_enough_memory(classifier, work)
+    return replace(attribution, notices=(*attribution.notices, *notices))
+
+
+def _explain(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Attribution:
     start = perf_counter()
     explainer = make_explainer(request.method, request.options)
     if reason := reason_against(type(explainer), classifier):
@@ -75,9 +108,9 @@ def explain_request(image: Image, classifier: Classifier, request: ExplainReques
     job.step(0.0, "Preprocessing")
     network_input = classifier.prepare(section.image)
     wanted = None if request.target is None else classifier.find_class(request.target)
-    maps, logits = explainer.attribute(classifier, network_input.tensor, [(0, wanted)], job.part(0.05, 0.9))
+    maps, answer = explainer.attribute(classifier, network_input.tensor, [(0, wanted)], job.part(0.05, 0.9))
     notices = (*image.notices, *doubts(classifier, section.image, network_input))
-    prediction = prediction_from(classifier, network_input, logits, notices)
+    prediction = prediction_from(classifier, network_input, answer, notices)
     target = prediction.top if wanted is None else wanted
     job.step(0.9, "Placing the map on the image")
     values = on_image(maps[0], network_input, section.image.grid.shape)
@@ -138,6 +171,7 @@ def _record(
         image={
             "name": image.name,
             "source": image.source,
+            "others": list(image.others),
             "volume": image.volume,
             "sha256": image.sha256,
             "shape": list(image.data.shape),
@@ -148,6 +182,7 @@ def _record(
             "source": classifier.source,
             "sha256": classifier.sha256,
             "head": str(classifier.head),
+            "ends_in": prediction.ending,
             "class_names": list(classifier.class_names),
             "trusted": classifier.trusted,
         },
@@ -160,7 +195,7 @@ def _record(
             "maximum": float(values.max()),
             "sha256": values_sha256(values),
         },
-        software=software(),
+        software=software(classifier.device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 3),
         disclaimer=DISCLAIMER,

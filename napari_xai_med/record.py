@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.request import ExplainRequest
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
 _PACKAGES = ("napari-xai-med", "torch", "monai", "numpy", "scipy", "nibabel")
@@ -83,14 +86,16 @@ class Record:
             raise InputError(f"{path} is not a record of an explanation: {error}.") from error
 
 
-def software() -> dict[str, Any]:
+def software(device: torch.device) -> dict[str, Any]:
     """Versions of what took part, and where it ran."""
     import torch
+
+    from napari_xai_med.models.devices import describe
 
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
         "platform": platform.platform(),
-        "device": "cpu",
+        "device": describe(device),
         "threads": torch.get_num_threads(),
     }

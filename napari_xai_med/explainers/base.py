@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_xai_med.grid import Float
     from napari_xai_med.job import Job
     from napari_xai_med.models.classifier import Classifier
+    from napari_xai_med.models.head import Answer
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Explainer(ABC):
     @abstractmethod
     def attribute(
         self, classifier: Classifier, inputs: Tensor, targets: Sequence[tuple[int, int | None]], job: Job
-    ) -> tuple[list[RawMap], Tensor]:
+    ) -> tuple[list[RawMap], Answer]:
         """Explain answers of a classifier.
 
         Parameters
@@ -97,8 +98,8 @@ class Explainer(ABC):
 
         Returns
         -------
-        (list of RawMap, Tensor)
-            One map for each target, and the logits, shape (N, number of logits).
+        (list of RawMap, Answer)
+            One map for each target, and what the classifier says about all rows.
         """
 
     def options(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from napari_xai_med.job import Job
     from napari_xai_med.models.classifier import Classifier
+    from napari_xai_med.models.head import Answer
     from napari_xai_med.models.receptive_field import Layer
 
 _CENTRED = "The geometry of layer {} could not be followed; its map is centred on the image and may be off."
@@ -50,21 +51,19 @@ class GradCAM(Explainer):
 
     def attribute(
         self, classifier: Classifier, inputs: Tensor, targets: Sequence[tuple[int, int | None]], job: Job
-    ) -> tuple[list[RawMap], Tensor]:
+    ) -> tuple[list[RawMap], Answer]:
         """One forward pass, and a backward pass from the logit to the layer; see `Explainer`."""
         layer = self._find_layer(classifier, tuple(inputs.shape[1:]))
-        activations, logits = _activations(classifier, inputs, layer.name, job.part(0.0, 0.7))
-        scores = classifier.head.scores(logits)
-        top = scores.argmax(1)
-        wanted = [(row, int(top[row]) if index is None else index) for row, index in targets]
+        activations, answer = _activations(classifier, inputs, layer.name, job.part(0.0, 0.7))
+        wanted = [(row, int(answer.top[row]) if index is None else index) for row, index in targets]
         maps: dict[int, Tensor] = {}
         for chosen in _rounds(wanted):
             job.step(0.7 + 0.3 * len(maps) / len(wanted), "Going back to the layer")
-            gradients = _gradients(scores, [wanted[k] for k in chosen], activations, layer.name)
+            gradients = _gradients(answer.scores, [wanted[k] for k in chosen], activations, layer.name)
             weights = gradients.flatten(2).mean(2)
             summed = torch.einsum("nc,nc...->n...", weights, activations.detach()).relu()
             maps |= {k: summed[wanted[k][0]] for k in chosen}
-        return [_raw_map(maps[k], layer) for k in range(len(wanted))], logits.detach()
+        return [_raw_map(maps[k], layer) for k in range(len(wanted))], answer
 
     def _find_layer(self, classifier: Classifier, input_shape: tuple[int, ...]) -> Layer:
         from napari_xai_med.models.receptive_field import default_layer
@@ -90,8 +89,8 @@ def _rounds(targets: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
         waiting = [k for k in waiting if k not in first.values()]
 
 
-def _activations(classifier: Classifier, inputs: Tensor, layer: str, job: Job) -> tuple[Tensor, Tensor]:
-    """Output of the layer at its last use, as the leaf of the graph that ends in the logits."""
+def _activations(classifier: Classifier, inputs: Tensor, layer: str, job: Job) -> tuple[Tensor, Answer]:
+    """Output of the layer at its last use, as the leaf of the graph that ends in the scores."""
     leaf: list[Tensor] = []
 
     def cut(output: Tensor) -> Tensor:
@@ -100,8 +99,8 @@ def _activations(classifier: Classifier, inputs: Tensor, layer: str, job: Job) -
         return leaf[0].clone()
 
     with torch.enable_grad():
-        logits = forward(classifier, inputs, job, {layer: cut})
-    return leaf[0], logits
+        answer = forward(classifier, inputs, job, {layer: cut})
+    return leaf[0], answer
 
 
 def _gradients(scores: Tensor, targets: list[tuple[int, int]], activations: Tensor, layer: str) -> Tensor:

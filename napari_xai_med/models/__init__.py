@@ -8,11 +8,12 @@ from napari_xai_med.errors import ModelError
 from napari_xai_med.models.bundle import load_bundle, read_class_names
 from napari_xai_med.models.bundle_files import content_hash, opened
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.devices import AUTO, pick
 from napari_xai_med.models.trusted import remember
 from napari_xai_med.samples import embedded_classifiers
 
 
-def load_model(source: str | Path, *, trust: bool = False) -> Classifier:
+def load_model(source: str | Path, *, trust: bool = False, device: str = AUTO) -> Classifier:
     """Load a classifier.
 
     Parameters
@@ -21,15 +22,20 @@ def load_model(source: str | Path, *, trust: bool = False) -> Classifier:
         A MONAI bundle folder or its zip archive, or the name of an embedded classifier such as ``chest_ct_3d``.
     trust : bool
         Allow a bundle to run its author's code; never for a file of unknown origin.
+    device : str
+        Where to run it, such as ``"cpu"`` or ``"cuda"``; the fastest device that there is by default.
 
     Raises
     ------
+    InputError
+        If there is no such device.
     ModelError
         If there is no such classifier or it can't be loaded.
     UntrustedError
         If loading would run code and `trust` is False.
     """
-    return load_bundle(_folder(source), trust=trust)
+    chosen = pick(device)
+    return load_bundle(_folder(source), trust=trust).on(chosen)
 
 
 def trust_bundle(source: str | Path) -> None:

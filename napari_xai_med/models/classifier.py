@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Head
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from napari_xai_med.models.receptive_field import Layer
@@ -45,13 +47,18 @@ class Prediction:
     Parameters
     ----------
     logits : ndarray of float, shape (number of logits,)
-        The network's output before softmax or sigmoid.
+        The network's output before softmax or sigmoid; see `Answer` for a segmentation.
     probabilities : ndarray of float, shape (number of classes,)
+        Of a regression its values, of a segmentation each class's share of the image; see `quantity`.
     class_names : tuple of str
     top : int
-        Index of the most probable class.
+        Index of the most probable class; of a segmentation the largest that is not background.
     network_input : NetworkInput
         What the network saw, and where.
+    quantity : str
+        What `probabilities` are.
+    ending : str
+        Function that the network ends in and that was taken off, such as "softmax", or nothing.
     notices : tuple of str
         Sentences that the user should read.
     """
@@ -61,6 +68,8 @@ class Prediction:
     class_names: tuple[str, ...]
     top: int
     network_input: NetworkInput = field(repr=False)
+    quantity: str = "probability"
+    ending: str = ""
     notices: tuple[str, ...] = ()
 
     @property
@@ -146,13 +155,29 @@ class Classifier:
                 "choose another image, or other axes."
             )
 
-    def logits(self, output: Any) -> Tensor:
-        """The logits, shape (N, number of logits), in whatever the network returned.
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        import torch
+
+        first = next((value for value in (*self.network.parameters(), *self.network.buffers())), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def on(self, device: str | torch.device) -> Classifier:
+        """The same classifier on a device; a copy of its network, if that is elsewhere."""
+        import torch
+
+        if self.device == torch.device(device):
+            return self
+        return replace(self, network=deepcopy(self.network).to(device))
+
+    def chosen_output(self, output: Any) -> Tensor:
+        """The output that the classes belong to, in whatever the network returned.
 
         Raises
         ------
         ModelError
-            If they can't be told or do not fit the class names.
+            If it can't be told.
         """
         if self.output is not None:
             try:
@@ -163,14 +188,13 @@ class Classifier:
                 ) from error
         elif isinstance(output, tuple | list) and len(output) == 1:
             output = output[0]
-        shape = getattr(output, "shape", None)
-        if shape is None:
+        if getattr(output, "shape", None) is None:
+            names = f" ({', '.join(map(str, output))})" if isinstance(output, dict) else ""
             raise ModelError(
-                f"The network of {self.name} has several outputs; name one as 'output' in its metadata.json."
+                f"The network of {self.name} has several outputs{names}; name one as 'output' in its metadata.json."
             )
-        logits: Tensor = output.flatten(1)
-        self.head.check(logits.shape[1], len(self.class_names))
-        return logits
+        chosen: Tensor = output
+        return chosen
 
     def find_class(self, target: str | int) -> int:
         """Index of the class that a name or an index stands for."""

@@ -1,7 +1,8 @@
-"""What a classifier's outputs mean, and which number an explanation is about."""
+"""What a network's outputs mean, and which number an explanation is about."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a network says about a batch of images.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (N, number of logits)
+        The output before sigmoid or softmax; of a segmentation its mean over each class's region.
+    scores : Tensor, shape (N, number of classes)
+        The number that speaks for each class, with its gradient: what an explanation is about.
+    probabilities : Tensor, shape (N, number of classes)
+        See `Head.quantity` for what these are without a classification.
+    top : Tensor of int, shape (N,)
+        The class that is explained if none is asked for.
+    ending : str
+        The function that the network itself ends in and that was taken off, such as "softmax", or nothing.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    probabilities: Tensor
+    top: Tensor
+    ending: str = ""
+
+
 class Head(StrEnum):
-    """The kind of a classifier's last layer."""
+    """The kind of a network's last layer."""
 
     SOFTMAX = "softmax"
     """One logit for each of two or more classes that exclude each other."""
@@ -20,6 +46,45 @@ class Head(StrEnum):
     """One logit z for two classes: class 1 has probability sigmoid(z)."""
     MULTI_LABEL = "multi_label"
     """One logit for each finding, each independent of the others."""
+    REGRESSION = "regression"
+    """Numbers that mean something by themselves, such as a diameter; each name is that of a number."""
+    SEGMENTATION = "segmentation"
+    """Logits for each voxel: one for each class, the background first, or a single one for the foreground.
+
+    The score of a class is its logit's mean over the region where it is predicted (Seg-Grad-CAM, Vinogradova
+    et al. 2020, doi:10.1609/aaai.v34i10.7244), or over the whole image where it is predicted nowhere.
+    """
+
+    @property
+    def quantity(self) -> str:
+        """What the numbers in `Answer.probabilities` are."""
+        others = {Head.REGRESSION: "value", Head.SEGMENTATION: "share of the image"}
+        return others.get(self, "probability")
+
+    def answer(self, output: Tensor, classes: int, ending: str = "") -> Answer:
+        """Read a network's output.
+
+        Parameters
+        ----------
+        output : Tensor, shape (N, number of logits), for a segmentation (N, number of logits, *spatial)
+            Further axes of length 1 are allowed.
+        classes : int
+            How many class names there are.
+        ending : str
+            See `Answer`.
+
+        Raises
+        ------
+        ModelError
+            If the numbers of logits and classes do not fit this head.
+        """
+        if self is Head.SEGMENTATION:
+            return _of_regions(self._checked(output, classes), ending)
+        # One row of single numbers may have lost its axis of logits.
+        logits = self._checked(output.flatten(1) if output.ndim > 1 else output[:, None], classes)
+        scores = self.scores(logits)
+        # By scores: probabilities of a very sure classifier are all 1 or 0 in floating point.
+        return Answer(logits, scores, self.probabilities(logits.detach().cpu().double()), scores.argmax(1), ending)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities, shape (N, number of classes), of logits, shape (N, number of logits)."""
@@ -29,6 +94,8 @@ class Head(StrEnum):
             return logits.softmax(1)
         if self is Head.MULTI_LABEL:
             return logits.sigmoid()
+        if self is Head.REGRESSION:
+            return logits
         one = logits.sigmoid()
         return torch.cat([1 - one, one], 1)
 
@@ -42,11 +109,31 @@ class Head(StrEnum):
 
         return torch.cat([-logits, logits], 1) if self is Head.ONE_LOGIT else logits
 
-    def check(self, logits: int, classes: int) -> None:
-        """Raise a `ModelError` if the number of logits and of class names do not fit this head."""
-        expected = 1 if self is Head.ONE_LOGIT else classes
-        if logits != expected or (self is Head.ONE_LOGIT and classes != 2):
+    def _checked(self, output: Tensor, classes: int) -> Tensor:
+        logits = output.shape[1] if output.ndim > 1 else 0
+        one_is_two = self is Head.ONE_LOGIT or (self is Head.SEGMENTATION and logits == 1)
+        if logits != (1 if one_is_two else classes) or (one_is_two and classes != 2):
             raise ModelError(
                 f"The network gives {logits} numbers, but its bundle names {classes} classes with a {self} head; "
                 "correct the class names or the head in metadata.json."
             )
+        if self is Head.SEGMENTATION and output.ndim < 4:
+            raise ModelError("The network gives no number for each voxel; its head can't be segmentation.")
+        return output
+
+
+def _of_regions(output: Tensor, ending: str) -> Answer:
+    """The answer of a segmentation, from voxels' logits, shape (N, number of logits, *spatial)."""
+    import torch
+
+    flat = output.flatten(2)
+    each = torch.cat([-flat, flat], 1) if flat.shape[1] == 1 else flat
+    regions = torch.nn.functional.one_hot(each.argmax(1), each.shape[1]).movedim(-1, 1).to(each)
+    sizes = regions.sum(2, keepdim=True)
+    weights = torch.where(sizes > 0, regions / sizes.clamp(min=1), 1 / each.shape[2])
+    scores = (each * weights.detach()).sum(2)
+    shares = regions.detach().cpu().double().mean(2)
+    # The background is asked about only where there is nothing else.
+    foreground = shares[:, 1:]
+    top = torch.where(foreground.sum(1) > 0, foreground.argmax(1) + 1, 0)
+    return Answer(scores, scores, shares, top, ending)

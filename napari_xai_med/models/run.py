@@ -12,8 +12,11 @@ from torch.func import functional_call
 from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
-from napari_xai_med.models.classifier import Classifier, Prediction
+from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
+from napari_xai_med.models.devices import is_out_of_memory
+from napari_xai_med.models.endings import Endings
 from napari_xai_med.models.guards import doubts
+from napari_xai_med.models.head import Answer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,7 +42,7 @@ def untouched(network: nn.Module) -> Iterator[None]:
                 module.training = mode
 
 
-def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Tensor:
+def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Answer:
     """One pass through the network.
 
     Weights take part as constants: no gradient is kept for them, nor for anything that does not come
@@ -49,6 +52,7 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
     ----------
     classifier : Classifier
     inputs : Tensor, shape (N, C, *spatial)
+        On any device; they are brought to the network's.
     job : Job
         Asked before every module whether to go on.
     hooks : dict of str to callable, optional
@@ -56,34 +60,44 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
 
     Returns
     -------
-    Tensor, shape (N, number of logits)
+    Answer
 
     Raises
     ------
     ModelError
         If the logits are not finite, with the layer where that began.
+    RuntimeError
+        If the device's memory was not enough; see `napari_xai_med.models.devices.is_out_of_memory`.
     """
     network = classifier.network
-    with untouched(network), _reporting(network, job), _replacing(network, hooks or {}):
+    inputs = inputs.to(classifier.device)
+    with untouched(network), _reporting(network, job), _replacing(network, hooks or {}), Endings() as endings:
         try:
             output = _with_constants(network, inputs)
         except (RuntimeError, ValueError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
             reason = str(error).splitlines()[0].rstrip(".")
             raise ModelError(
                 f"{classifier.name} can't take an input of shape {tuple(inputs.shape)}: {reason}."
             ) from error
-    logits = classifier.logits(output)
-    if not bool(logits.isfinite().all()):
+    before, ending = endings.undo(classifier.chosen_output(output))
+    answer = classifier.head.answer(before, len(classifier.class_names), ending or getattr(network, "ending", ""))
+    if not bool(answer.logits.isfinite().all()):
         raise ModelError(_not_finite(classifier, inputs))
-    return logits
+    return answer
 
 
 def _with_constants(network: nn.Module, inputs: Tensor) -> Any:
-    if isinstance(network, torch.jit.ScriptModule):
+    if _is_scripted(network):
         # Its weights can't be exchanged; its loader has made constants of them.
         return network(inputs)
     named = (*network.named_parameters(), *network.named_buffers())
     return functional_call(network, {name: _constant(value) for name, value in named}, (inputs,))
+
+
+def _is_scripted(network: nn.Module) -> bool:
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
 def _constant(value: Tensor) -> Tensor:
@@ -93,7 +107,7 @@ def _constant(value: Tensor) -> Tensor:
 
 @contextmanager
 def _reporting(network: nn.Module, job: Job) -> Iterator[None]:
-    leaves = [] if isinstance(network, torch.jit.ScriptModule) else _leaves(network)
+    leaves = [] if _is_scripted(network) else _leaves(network)
     done = iter(range(1, 1 << 30))
 
     def report(*_: Any) -> None:
@@ -141,7 +155,7 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
         return look
 
     network = classifier.network
-    if isinstance(network, torch.jit.ScriptModule):
+    if _is_scripted(network):
         return f"{classifier.name} gives values that are not finite for this image; check its weights."
     leaves = {name: watch(name) for name, module in network.named_modules() if name and not any(module.children())}
     with torch.no_grad(), untouched(network), _replacing(network, leaves):
@@ -156,20 +170,22 @@ def predict(image: Image, classifier: Classifier, job: Job | None = None) -> Pre
     job.step(0.0, "Preprocessing")
     network_input = classifier.prepare(image)
     with torch.no_grad():
-        logits = forward(classifier, network_input.tensor, job.part(0.3, 1.0))
+        answer = forward(classifier, network_input.tensor, job.part(0.3, 1.0))
     notices = (*image.notices, *doubts(classifier, image, network_input))
-    return prediction_from(classifier, network_input, logits, notices)
+    return prediction_from(classifier, network_input, answer, notices)
 
 
-def prediction_from(classifier: Classifier, network_input: Any, logits: Tensor, notices: tuple[str, ...]) -> Prediction:
-    """The prediction that one row of logits stands for."""
-    logits = logits.detach().double().cpu()
+def prediction_from(
+    classifier: Classifier, network_input: NetworkInput, answer: Answer, notices: tuple[str, ...]
+) -> Prediction:
+    """The prediction that the first row of an answer stands for."""
     return Prediction(
-        logits=logits[0].numpy(),
-        probabilities=classifier.head.probabilities(logits)[0].numpy(),
+        logits=answer.logits[0].detach().double().cpu().numpy(),
+        probabilities=answer.probabilities[0].detach().double().cpu().numpy(),
         class_names=classifier.class_names,
-        # By logits: probabilities of a very sure classifier are all 1 or 0 in floating point.
-        top=int(classifier.head.scores(logits)[0].argmax()),
+        top=int(answer.top[0]),
         network_input=network_input,
+        quantity=classifier.head.quantity,
+        ending=answer.ending,
         notices=notices,
     )

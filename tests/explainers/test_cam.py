@@ -93,12 +93,12 @@ def test_equals_monai_before_its_normalisation(case: tuple[Any, Tensor]) -> None
 def test_a_batch_of_mixed_classes_equals_single_images(case: tuple[Any, Tensor]) -> None:
     classifier, inputs = case
     targets: list[tuple[int, int | None]] = [(0, 1), (1, 0), (2, 2), (0, 2), (1, None)]
-    together, logits = GradCAM().attribute(classifier, inputs, targets, Job())
+    together, answer = GradCAM().attribute(classifier, inputs, targets, Job())
     for (row, target), ours in zip(targets, together, strict=True):
         (alone,), single = GradCAM().attribute(classifier, inputs[row : row + 1], [(0, target)], Job())
         top = max(float(alone.values.max()), 1e-12)
         np.testing.assert_allclose(ours.values, alone.values, atol=1e-5 * top, rtol=1e-5)
-        torch.testing.assert_close(single[0], logits[row], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(single.logits[0], answer.logits[row], rtol=1e-5, atol=1e-5)
 
 
 def test_the_network_is_left_as_it_came(case: tuple[Any, Tensor]) -> None:
@@ -122,8 +122,8 @@ def test_one_logit_heads_explain_both_classes() -> None:
     network = nn.Sequential(ones(nn.Conv2d(1, 1, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = classifier_of(network, 2, head=Head.ONE_LOGIT)
     x = torch.rand(1, 1, 6, 6)
-    (zero, one), logits = GradCAM().attribute(classifier, x, [(0, 0), (0, 1)], Job())
-    assert logits.shape == (1, 1)
+    (zero, one), answer = GradCAM().attribute(classifier, x, [(0, 0), (0, 1)], Job())
+    assert answer.logits.shape == (1, 1)
     assert not zero.values.any()
     np.testing.assert_allclose(one.values, x[0, 0] / 36, rtol=1e-6)
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import classifier_of
+from torch import Tensor, nn
+
+from napari_xai_med import explain, predict
+from napari_xai_med.errors import ModelError
+from napari_xai_med.image import Image
+from napari_xai_med.models.head import Head
+
+NAMES = {"class_names": ("background", "organ", "lesion"), "head": Head.SEGMENTATION}
+
+
+class Voxels(nn.Module):
+    """A segmentation with known logits: background 0, organ x - 1, lesion 3 (x - 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 3, 1)
+        with torch.no_grad():
+            self.layer.weight[:] = torch.tensor([0.0, 1.0, 3.0])[:, None, None, None]
+            self.layer.bias[:] = torch.tensor([0.0, -1.0, -6.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+def picture() -> Image:
+    values = np.zeros((8, 10), np.float32)
+    values[2:6, 2:8] = 2  # organ: logits 0, 1, 0
+    values[3:5, 3:5] = 4  # lesion: logits 0, 3, 6
+    return Image.from_array(values)
+
+
+def test_a_segmentation_is_asked_about_the_region_that_it_predicts() -> None:
+    prediction = predict(picture(), classifier_of(Voxels(), 2, **NAMES))
+    # The background's own region, 56 voxels; the organ's 20 with logit 1; the lesion's 4 with logit 6.
+    np.testing.assert_allclose(prediction.logits, [0, 1, 6])
+    np.testing.assert_allclose(prediction.probabilities, [56 / 80, 20 / 80, 4 / 80])
+    assert prediction.quantity == "share of the image"
+    assert prediction.class_names[prediction.top] == "organ"
+
+
+def test_grad_cam_of_a_segmentation_is_that_of_the_mean_over_its_region() -> None:
+    classifier = classifier_of(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), Voxels4()), 2, **NAMES)
+    image = picture()
+    attribution = explain(image, classifier, target="lesion", layer="0")
+    x = torch.from_numpy(image.data)[None]
+    maps = classifier.network[0](x).detach().requires_grad_()
+    voxels = classifier.network[2](torch.relu(maps))
+    region = voxels.argmax(1)[0] == 2
+    assert region.any()
+    voxels[0, 2][region].mean().backward()
+    expected = (maps.grad.mean((2, 3))[0][:, None, None] * maps[0]).sum(0).relu().detach().numpy()
+    np.testing.assert_allclose(attribution.raw, expected, atol=1e-6)
+
+
+class Voxels4(nn.Conv2d):
+    """Three logits of four feature maps, each predicted somewhere."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(3)
+        super().__init__(4, 3, 1)
+
+
+def test_a_class_without_a_region_is_asked_about_everywhere() -> None:
+    image = Image.from_array(np.full((4, 4), 2, np.float32))
+    prediction = predict(image, classifier_of(Voxels(), 2, **NAMES))
+    np.testing.assert_allclose(prediction.logits, [0, 1, 0])
+    np.testing.assert_allclose(prediction.probabilities, [0, 1, 0])
+
+
+def test_one_logit_for_each_voxel_has_a_background() -> None:
+    network = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        network.weight.fill_(1)
+        network.bias.fill_(-1)
+    names = {"class_names": ("background", "organ"), "head": Head.SEGMENTATION}
+    prediction = predict(picture(), classifier_of(network, 2, **names))
+    np.testing.assert_allclose(prediction.logits, [1, (20 * 1 + 4 * 3) / 24])
+    np.testing.assert_allclose(prediction.probabilities, [56 / 80, 24 / 80])
+
+
+def test_a_regression_is_asked_about_its_number() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1))
+    classifier = classifier_of(network, 2, class_names=("diameter in mm",), head=Head.REGRESSION)
+    image = picture()
+    prediction = predict(image, classifier)
+    expected = float(network(torch.from_numpy(image.data)[None]))
+    assert prediction.quantity == "value"
+    np.testing.assert_allclose(prediction.probabilities, [expected], rtol=1e-6)
+    assert explain(image, classifier).class_name == "diameter in mm"
+
+
+def test_a_head_that_does_not_fit_is_told() -> None:
+    with pytest.raises(ModelError, match="gives no number for each voxel"):
+        predict(
+            picture(),
+            classifier_of(
+                nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2, class_names=("a", "b"), head=Head.SEGMENTATION
+            ),
+        )
+    with pytest.raises(ModelError, match="gives 3 numbers, but its bundle names 2 classes with a segmentation head"):
+        predict(picture(), classifier_of(Voxels(), 2, class_names=("a", "b"), head=Head.SEGMENTATION))

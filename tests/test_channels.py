@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers import classifier_of, ones, random_affine, world_of
+from torch import nn
+
+from napari_xai_med import explain, predict
+from napari_xai_med.channels import stack_channels
+from napari_xai_med.cli import main
+from napari_xai_med.errors import InputError
+from napari_xai_med.grid import Grid
+from napari_xai_med.image import Image
+
+
+def plane_of(affine: np.ndarray, shape: tuple[int, ...], name: str) -> Image:
+    """World coordinates' sum, which linear interpolation gives back exactly."""
+    values = world_of(shape, affine) @ [1.0, 2.0, -0.5]
+    return Image(values[None].astype(np.float32), Grid(shape, affine), name, f"/there/{name}.nii", notices=("told",))
+
+
+def test_other_channels_are_sampled_where_the_first_lies() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        affine, shape = random_affine(random), (9, 10, 11)
+        first = plane_of(affine, shape, "t1")
+        other = random_affine(random)
+        # Around the same centre, and large enough to cover the first.
+        other[:3, 3] = affine[:3] @ [4, 4.5, 5, 1] - other[:3, :3] @ [40, 40, 40]
+        second = plane_of(other, (81, 81, 81), "t2")
+        both = stack_channels([first, second])
+        assert both.grid is first.grid
+        inside = _inside(first, second)
+        assert inside.mean() > 0.1
+        tolerance = 1e-4 * np.abs(second.data).max()
+        np.testing.assert_allclose(both.data[1][inside], both.data[0][inside], atol=tolerance)
+        outside = ~_inside(first, second, slack=-1)
+        assert (both.data[1][outside] == second.data.min()).all()
+        assert both.others == ("/there/t2.nii",)
+        assert both.notices == ("told",)
+
+
+def _inside(first: Image, second: Image, slack: float = 0.0) -> np.ndarray:
+    index = world_of(first.grid.shape, np.linalg.inv(second.grid.affine) @ first.grid.affine)
+    return ((index >= slack) & (index <= np.array(second.grid.shape) - 1 - slack)).all(-1)
+
+
+def test_the_same_grid_keeps_every_bit() -> None:
+    affine = random_affine(np.random.default_rng(1))
+    images = [
+        Image(np.random.default_rng(k).random((1, 4, 5, 6), np.float32), Grid((4, 5, 6), affine)) for k in range(3)
+    ]
+    np.testing.assert_array_equal(stack_channels(images).data, np.concatenate([image.data for image in images]))
+    assert stack_channels(images[:1]) is images[0]
+
+
+def test_images_that_do_not_belong_together_are_told() -> None:
+    here = Image.from_array(np.zeros((4, 4, 4), np.float32))
+    away = Image(here.data, Grid((4, 4, 4), here.grid.affine + np.diag([0, 0, 0, 0]) + _moved(100)), "other")
+    with pytest.raises(InputError, match="other lies elsewhere than image; give images of one patient"):
+        stack_channels([here, away])
+    with pytest.raises(InputError, match="image is 2D and image is 3D"):
+        stack_channels([here, Image.from_array(np.zeros((4, 4), np.float32))])
+    with pytest.raises(InputError, match="There is no image"):
+        stack_channels([])
+
+
+def _moved(by: float) -> np.ndarray:
+    change = np.zeros((4, 4))
+    change[0, 3] = by
+    return change
+
+
+def test_scripts_and_files_give_the_same_answer(tmp_path: Path) -> None:
+    network = nn.Sequential(ones(nn.Conv3d(2, 1, 3, padding=1)), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(1, 2))
+    classifier = classifier_of(network, 3, channels=2)
+    paths = []
+    for k, spacing in enumerate((1.0, 2.0)):
+        paths.append(tmp_path / f"t{k + 1}.nii.gz")
+        values = np.random.default_rng(k).random((12 // (k + 1),) * 3).astype(np.float32)
+        nib.Nifti1Image(values, np.diag([spacing] * 3 + [1])).to_filename(paths[-1])
+    attribution = explain(paths, classifier)
+    assert attribution.grid.shape == (12, 12, 12)
+    assert attribution.record.image["others"] == [str(paths[1])]
+    np.testing.assert_array_equal(
+        predict([str(path) for path in paths], classifier).logits, attribution.prediction.logits
+    )
+
+
+def test_the_command_line_takes_several_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "one.nii.gz"
+    nib.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4)).to_filename(path)
+    assert main(["predict", str(path), str(path), "--model", "chest_ct_3d"]) == 2
+    assert "takes images with 1 channel(s) and one has 2" in capsys.readouterr().err
