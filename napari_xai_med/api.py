@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.models.devices import AUTO
 from napari_xai_med.models.module import classifier_from_module
 from napari_xai_med.pipeline import explain_request, predict_request
+from napari_xai_med.preprocessing.base import Step
+from napari_xai_med.preprocessing.presets import preset
 from napari_xai_med.request import ExplainRequest
 
 OneImage = Image | str | Path | NDArray[np.generic]
 AnyImage = OneImage | Sequence[OneImage]
+AnyPreprocessing = str | Sequence[Step | Mapping[str, Any]]
 AnyClassifier = Classifier | nn.Module | str | Path
 
 
@@ -36,6 +39,7 @@ def predict(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
     device: str = AUTO,
+    preprocessing: AnyPreprocessing | None = None,
 ) -> Prediction:
     """Ask a classifier about an image. Research use only. Not for diagnosis.
 
@@ -58,6 +62,8 @@ def predict(
     device : str
         Where to run a classifier that is loaded here, such as ``"cpu"`` or ``"cuda"``; the fastest device that
         there is by default. A `Classifier` or a network stays where it is.
+    preprocessing : str or sequence of Step or mapping, optional
+        In place of the classifier's own: the name of a preset, or steps, or entries of a MONAI configuration.
 
     Returns
     -------
@@ -72,9 +78,10 @@ def predict(
     Cancelled
         If `cancel` was set.
     """
-    request = ExplainRequest(plane=plane, slice=slice)
     chosen = _image(image)
-    return predict_request(chosen, _classifier(classifier, chosen, device), request, Job(progress, cancel))
+    known = _classifier(classifier, chosen, device)
+    request = ExplainRequest(plane=plane, slice=slice, preprocessing=_entries(preprocessing, known))
+    return predict_request(chosen, known, request, Job(progress, cancel))
 
 
 def explain(
@@ -88,13 +95,14 @@ def explain(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
     device: str = AUTO,
+    preprocessing: AnyPreprocessing | None = None,
     **options: Any,
 ) -> Attribution:
     """Explain an answer of a classifier. Research use only. Not for diagnosis.
 
     Parameters
     ----------
-    image, classifier, plane, slice, progress, cancel, device
+    image, classifier, plane, slice, progress, cancel, device, preprocessing
         As for `predict`.
     method : str
         Name of an explanation method, such as ``"gradcam"``.
@@ -113,9 +121,18 @@ def explain(
     InputError, ModelError, Cancelled
         As for `predict`; also for an unknown method, option or class.
     """
-    request = ExplainRequest(method, options, target, plane, slice)
     chosen = _image(image)
-    return explain_request(chosen, _classifier(classifier, chosen, device), request, Job(progress, cancel))
+    known = _classifier(classifier, chosen, device)
+    request = ExplainRequest(method, options, target, plane, slice, _entries(preprocessing, known))
+    return explain_request(chosen, known, request, Job(progress, cancel))
+
+
+def _entries(preprocessing: AnyPreprocessing | None, classifier: Classifier) -> tuple[Mapping[str, Any], ...] | None:
+    if preprocessing is None:
+        return None
+    if isinstance(preprocessing, str):
+        preprocessing = preset(preprocessing, classifier.spatial_dims)
+    return tuple(entry if isinstance(entry, Mapping) else entry.config() for entry in preprocessing)
 
 
 def _image(image: AnyImage) -> Image:

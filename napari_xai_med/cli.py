@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.errors import Cancelled, InputError, ModelError, UntrustedError, XAIMedError
 from napari_xai_med.image import PLANES
+from napari_xai_med.options import parse
 
 if TYPE_CHECKING:
     from napari_xai_med.attribution import Attribution
@@ -91,6 +92,11 @@ def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -
         "--model", metavar="M", required=image_needed, help="bundle folder, or the name of an embedded classifier"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps; the fastest there is by default")
+    parser.add_argument(
+        "--preprocessing",
+        metavar="P",
+        help="in place of the classifier's own: a preset's name, or a JSON file with a list of MONAI transforms",
+    )
     parser.add_argument("--trust", action="store_true", help="allow the bundle this once to run its author's code")
     parser.add_argument("--volume", type=int, help="which volume of a 4D file")
     parser.add_argument(
@@ -101,6 +107,7 @@ def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -
 
 def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     from napari_xai_med.explainers.base import explainers
+    from napari_xai_med.options import LAYERS, option_fields
 
     known = explainers()
     parser.add_argument("--method", choices=sorted(known), default="gradcam", help="explanation method (%(default)s)")
@@ -108,11 +115,13 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
     group = parser.add_argument_group(f"options of {method}")
-    for item in known[method].option_fields() if method in known else ():
+    for item in option_fields(known[method]) if method in known else ():
         kind = type(item.default)
-        choices = item.metadata["choices"] if not isinstance(item.metadata["choices"], str) else None
+        choices = item.metadata["choices"] if item.metadata["choices"] != LAYERS else None
         extra: dict[str, Any] = (
-            {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "choices": choices or None}
+            {"action": argparse.BooleanOptionalAction}
+            if kind is bool
+            else {"type": _reader(item.default), "choices": choices or None}
         )
         group.add_argument(
             f"--{item.name.replace('_', '-')}",
@@ -121,6 +130,17 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
             help=item.metadata["text"],
             **extra,
         )
+
+
+def _reader(default: Any) -> Callable[[str], Any]:
+    """What reads an option from the command line."""
+
+    def read(text: str) -> Any:
+        return parse(text, default)
+
+    # argparse says "invalid list of numbers value".
+    read.__name__ = "list of numbers" if isinstance(default, tuple) else type(default).__name__
+    return read
 
 
 def _progress() -> Job:
@@ -147,6 +167,14 @@ def _load(options: argparse.Namespace) -> tuple[Image, Classifier]:
     return image, load_model(options.model, trust=options.trust, device=options.device)
 
 
+def _steps(options: argparse.Namespace, classifier: Classifier) -> tuple[dict[str, Any], ...] | None:
+    from napari_xai_med.preprocessing.files import read_preprocessing
+
+    if options.preprocessing is None:
+        return None
+    return tuple(step.config() for step in read_preprocessing(options.preprocessing, classifier.spatial_dims))
+
+
 def _show_prediction(image: Image, classifier: Classifier, prediction: Prediction) -> None:
     print(f"{image.name} by {classifier.name}, {prediction.quantity} (on {classifier.device}):")
     width = max(len(name) for name in prediction.class_names)
@@ -162,7 +190,7 @@ def _predict(options: argparse.Namespace) -> int:
     from napari_xai_med.request import ExplainRequest
 
     image, classifier = _load(options)
-    request = ExplainRequest(plane=options.plane, slice=options.slice)
+    request = ExplainRequest(plane=options.plane, slice=options.slice, preprocessing=_steps(options, classifier))
     _show_prediction(image, classifier, predict_request(image, classifier, request, _progress()))
     return 0
 
@@ -172,7 +200,8 @@ def _layers(options: argparse.Namespace) -> int:
     from napari_xai_med.request import ExplainRequest
 
     image, classifier = _load(options)
-    layers, default = layers_for(image, classifier, ExplainRequest(plane=options.plane, slice=options.slice))
+    request = ExplainRequest(plane=options.plane, slice=options.slice, preprocessing=_steps(options, classifier))
+    layers, default = layers_for(image, classifier, request)
     for layer in layers:
         size = " x ".join(map(str, layer.shape))
         mark = "  (default)" if layer.name == default else ""
@@ -188,8 +217,9 @@ def _explain(options: argparse.Namespace) -> int:
     if not options.images or options.model is None:
         raise InputError("Give an image and --model, or a --record to compute again.")
     chosen = {key.removeprefix("option_"): value for key, value in vars(options).items() if key.startswith("option_")}
-    request = ExplainRequest(options.method, chosen, options.target, options.plane, options.slice)
     image, classifier = _load(options)
+    steps = _steps(options, classifier)
+    request = ExplainRequest(options.method, chosen, options.target, options.plane, options.slice, steps)
     _explain_and_save(image, classifier, request, options.out)
     return 0
 

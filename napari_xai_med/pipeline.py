@@ -23,6 +23,7 @@ from napari_xai_med.models.devices import free_memory, is_out_of_memory
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.receptive_field import Layer, default_layer
 from napari_xai_med.models.run import predict, prediction_from
+from napari_xai_med.preprocessing.base import read_steps
 from napari_xai_med.record import Record, software
 from napari_xai_med.request import ExplainRequest
 
@@ -65,6 +66,14 @@ class Section:
 
 Result = TypeVar("Result")
 
+
+def _as_asked(classifier: Classifier, request: ExplainRequest) -> Classifier:
+    """The classifier with the preprocessing that the request names, if it names one."""
+    if request.preprocessing is None:
+        return classifier
+    return classifier.with_steps(read_steps(request.preprocessing))
+
+
 _ON_CPU = "The memory of {} was not enough; this was computed on the processor."
 
 
@@ -87,6 +96,7 @@ def _with_enough_memory(classifier: Classifier, work: Callable[[Classifier], Res
 
 def predict_request(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Prediction:
     """What the classifier says about the section that the request names."""
+    classifier = _as_asked(classifier, request)
     section = Section.choose(image, classifier, request).image
     prediction, notices = _with_enough_memory(classifier, lambda chosen: predict(section, chosen, job))
     return replace(prediction, notices=(*prediction.notices, *notices))
@@ -95,7 +105,7 @@ def predict_request(image: Image, classifier: Classifier, request: ExplainReques
 def explain_request(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Attribution:
     """Carry out a request; see `napari_xai_med.explain`."""
     work = partial(_explain, image, request=request, job=job)
-    attribution, notices = _with_enough_memory(classifier, work)
+    attribution, notices = _with_enough_memory(_as_asked(classifier, request), work)
     return replace(attribution, notices=(*attribution.notices, *notices))
 
 
@@ -220,7 +230,7 @@ def network_view(image: Image, classifier: Classifier, request: ExplainRequest, 
     """
     job.step(0.0, "Preprocessing")
     section = Section.choose(image, classifier, request)
-    seen = classifier.prepare(section.image)
+    seen = _as_asked(classifier, request).prepare(section.image)
     data, to_image = seen.tensor[0].numpy(), seen.to_image
     name = f"{image.name}: what {classifier.name} sees"
     if section.axis is None or section.turn is None:
@@ -238,6 +248,7 @@ def layers_for(image: Image, classifier: Classifier, request: ExplainRequest) ->
 
     The default is empty where no convolution has spatial extent.
     """
+    classifier = _as_asked(classifier, request)
     network_input = classifier.prepare(Section.choose(image, classifier, request).image)
     layers = classifier.layers(tuple(network_input.tensor.shape[1:]))
     convolutions = [layer for layer in layers if layer.is_convolution and max(layer.shape) > 1]

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import PLANES
+from napari_xai_med.options import values_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ExplainRequest:
     slice : int, optional
         Number of that slice, from head, front or the patient's right on; needed for a 2D classifier and a
         3D image.
+    preprocessing : tuple of mapping, optional
+        Entries of a MONAI configuration that stand in for the classifier's own preprocessing.
     """
 
     method: str = "gradcam"
@@ -34,14 +37,21 @@ class ExplainRequest:
     target: str | int | None = None
     plane: str = "axial"
     slice: int | None = None
+    preprocessing: tuple[Mapping[str, Any], ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.preprocessing is not None:
+            # A record brings a list.
+            object.__setattr__(self, "preprocessing", tuple(self.preprocessing))
         if self.plane not in PLANES:
             raise InputError(f"There is no plane {self.plane!r}; choose one of {', '.join(PLANES)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The request as plain values, for a record."""
-        return asdict(self) | {"options": dict(self.options)}
+        told = asdict(self) | {"options": dict(self.options)}
+        if self.preprocessing is None:
+            del told["preprocessing"]
+        return told
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExplainRequest:
@@ -52,7 +62,7 @@ class ExplainRequest:
         """The same request with every option of the method spelled out."""
         from napari_xai_med.explainers.base import make_explainer
 
-        return replace(self, options=make_explainer(self.method, self.options).options())
+        return replace(self, options=values_of(make_explainer(self.method, self.options)))
 
     def as_python(self, image: str, model: str) -> str:
         """The Python call that computes the same again.
@@ -69,6 +79,8 @@ class ExplainRequest:
             arguments.append(f"target={self.target!r}")
         if self.slice is not None:
             arguments.append(f"plane={self.plane!r}, slice={self.slice}")
+        if self.preprocessing is not None:
+            arguments.append(f"preprocessing={[dict(entry) for entry in self.preprocessing]!r}")
         return (
             "from napari_xai_med import explain, load_model, read_image\n\n"
             f"image = {image}\n"

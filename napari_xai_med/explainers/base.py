@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.models.formats.base import Gives
+from napari_xai_med.options import with_options
 from napari_xai_med.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,20 +43,6 @@ class RawMap:
     to_input: Float
     facts: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
-
-
-def option(default: Any, text: str, *, choices: str | Sequence[str] = ()) -> Any:
-    """A field of an explainer that the user sets.
-
-    Parameters
-    ----------
-    default : object
-    text : str
-        What it does, for the widget's tooltip, the command line's help and the documentation.
-    choices : sequence of str, or "layers"
-        What it can be; "layers" stands for the names of the network's layers.
-    """
-    return field(default=default, metadata={"text": text, "choices": choices})
 
 
 class Explainer(ABC):
@@ -102,15 +89,6 @@ class Explainer(ABC):
             One map for each target, and what the classifier says about all rows.
         """
 
-    def options(self) -> dict[str, Any]:
-        """All options with their values, defaults included."""
-        return {item.name: getattr(self, item.name) for item in self.option_fields()}
-
-    @classmethod
-    def option_fields(cls) -> tuple[Field[Any], ...]:
-        """The options, each with its default and, in its metadata, the text and choices of `option`."""
-        return fields(cls)  # type: ignore[arg-type]  # every subclass is a dataclass
-
 
 _registry = Registry("napari_xai_med.explainers")
 register = _registry.register
@@ -140,8 +118,4 @@ def make_explainer(name: str, options: Mapping[str, Any]) -> Explainer:
     known = explainers()
     if name not in known:
         raise InputError(f"There is no method {name!r}; choose one of {', '.join(known)}.")
-    names = [item.name for item in known[name].option_fields()]
-    for key in options:
-        if key not in names:
-            raise InputError(f"{known[name].title} has no option {key!r}; it has {', '.join(names)}.")
-    return known[name](**options)
+    return with_options(known[name], known[name].title, options)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from napari_xai_med.errors import InputError, ModelError
-from napari_xai_med.explainers.base import Explainer, RawMap, option, register
+from napari_xai_med.explainers.base import Explainer, RawMap, register
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.run import forward
+from napari_xai_med.options import LAYERS, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class GradCAM(Explainer):
     needs: ClassVar[frozenset[Gives]] = frozenset({Gives.GRADIENTS, Gives.LAYERS})
 
     layer: str = option(
-        "", "Layer whose feature maps are used; the last convolution with spatial extent if empty.", choices="layers"
+        "", "Layer whose feature maps are used; the last convolution with spatial extent if empty.", choices=LAYERS
     )
 
     def attribute(

@@ -6,22 +6,22 @@ with `network_def` and `preprocessing`, and the network's file `models/model.*` 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.models.bundle_files import content_hash, find_weights, opened, read_config
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.trust import without_code
 from napari_xai_med.models.trusted import trusted_bundles
+from napari_xai_med.preprocessing.base import KEY, READING, AnyStep, applied, read_steps
 from napari_xai_med.samples import embedded_classifiers
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_KEY = "image"
 
 
 def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
@@ -60,10 +60,11 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
             name=str(metadata.get("name") or source.name),
             network=network,
             preprocessing=_preprocessing(source, config),
+            steps=_steps(config),
             class_names=_class_names(metadata, source),
             head=_head(metadata, source),
             spatial_dims=int(own.get("spatial_dims") or len(inputs.get("spatial_shape") or (0, 0, 0))),
-            channels=int(inputs.get("num_channels", 1)),
+            channels=int(own.get("image_channels") or inputs.get("num_channels", 1)),
             sha256=sha256,
             source=_source(source),
             output=own.get("output"),
@@ -98,18 +99,31 @@ def _preprocessing(folder: Path, config: dict[str, Any]) -> Callable[[Tensor], T
     transform = _build(folder, config, "preprocessing")
     steps = transform.transforms if isinstance(transform, Compose) else [transform]
     # The image is read already and has its channels first.
-    reading = ("LoadImage", "EnsureChannelFirst")
-    rest = Compose([step for step in steps if not type(step).__name__.startswith(reading)])
+    reading = tuple(str(entry["_target_"]).removesuffix("d") for entry in READING)
+    return applied(Compose([step for step in steps if not type(step).__name__.startswith(reading)]), folder.name)
 
-    def apply(image: Tensor) -> Tensor:
-        try:
-            result: Tensor = rest({_KEY: image})[_KEY]
-        except (RuntimeError, KeyError, ValueError) as error:
-            cause = error.__cause__ or error
-            raise ModelError(f"The preprocessing of {folder.name} failed on this image: {cause}.") from error
-        return result
 
-    return apply
+def _steps(config: dict[str, Any]) -> tuple[AnyStep, ...] | None:
+    """The preprocessing as steps that can be seen and changed; None if a configuration can't say it."""
+    from monai.bundle import ConfigParser
+
+    try:
+        content = _plain(ConfigParser(config).get_parsed_content("preprocessing", instantiate=False))
+        json.dumps(content)
+        entries = content.get("transforms", [content]) if str(content["_target_"]).endswith("Compose") else [content]
+        return read_steps(entries)
+    except (RuntimeError, TypeError, ValueError, KeyError, InputError):
+        return None
+
+
+def _plain(content: Any) -> Any:
+    """A resolved configuration as dicts and lists."""
+    from monai.bundle import ConfigItem
+
+    content = content.get_config() if isinstance(content, ConfigItem) else content
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, list) else content
 
 
 def _input_format(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -118,7 +132,7 @@ def _input_format(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder.name} does not say what its network takes; add network_data_format to metadata.json."
         )
-    chosen = inputs.get(_KEY) or next(iter(inputs.values()))
+    chosen = inputs.get(KEY) or next(iter(inputs.values()))
     return dict(chosen)
 
 

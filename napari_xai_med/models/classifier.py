@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from napari_xai_med.grid import Float
 from napari_xai_med.image import Image
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Head
+from napari_xai_med.preprocessing.base import AnyStep, transform_of
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +109,8 @@ class Classifier:
         What the network's format lets a method have.
     trusted : bool
         Whether the user allowed its bundle to run code.
+    steps : tuple of Step or Other, optional
+        The preprocessing as it can be seen and changed; None if it is code.
     """
 
     name: str
@@ -123,6 +126,11 @@ class Classifier:
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     gives: frozenset[Gives] = frozenset(Gives)
     trusted: bool = False
+    steps: tuple[AnyStep, ...] | None = field(default=None, repr=False)
+
+    def with_steps(self, steps: Sequence[AnyStep]) -> Classifier:
+        """The same network behind another preprocessing."""
+        return replace(self, preprocessing=transform_of(steps, self.name), steps=tuple(steps))
 
     def prepare(self, image: Image) -> NetworkInput:
         """Preprocess an image and keep track of where its voxels go.

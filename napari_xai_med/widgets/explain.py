@@ -279,7 +279,7 @@ class ExplainWidget(QWidget):
         self.bars.show_nothing()
 
     def _show_method(self) -> None:
-        self.options.show_method(explainers()[self.method.currentData()])
+        self.options.show_options(explainers()[self.method.currentData()])
 
     def _show_progress(self, done: float, text: str) -> None:
         self.progress.setValue(round(done * 100))

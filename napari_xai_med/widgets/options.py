@@ -1,19 +1,33 @@
-"""A form for the options of an explanation method, made from its dataclass."""
+"""A form for the options of a method, architecture or preprocessing step, made from its dataclass."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import Field
+from types import MappingProxyType
 from typing import Any
 
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QLineEdit, QSpinBox, QWidget
 
-from napari_xai_med.explainers.base import Explainer
+from napari_xai_med.errors import InputError
 from napari_xai_med.models.receptive_field import Layer
+from napari_xai_med.options import LAYERS, option_fields, parse
 
 DEFAULT_LAYER = "last convolution"
+_LARGEST = 1_000_000
 
 
 class OptionsForm(QWidget):
-    """One row for each option of a method."""
+    """One row for each option.
+
+    Attributes
+    ----------
+    changed : Signal
+        The user changed a value.
+    """
+
+    changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,30 +35,41 @@ class OptionsForm(QWidget):
         self._form.setContentsMargins(0, 0, 0, 0)
         self._fields: dict[str, QWidget] = {}
         self._layers: tuple[Layer, ...] = ()
-        self._method: type[Explainer] | None = None
+        self._kind: type | None = None
 
-    def show_method(self, method: type[Explainer]) -> None:
-        """Show the options of a method, at their defaults."""
+    def show_options(self, kind: type, values: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Show the options of a dataclass, at their defaults but for the given values."""
         while self._form.rowCount():
             self._form.removeRow(0)
-        self._method, self._fields = method, {}
-        for item in method.option_fields():
-            widget = _editor(item.default, item.metadata["choices"])
+        self._kind, self._fields = kind, {}
+        for item in option_fields(kind):
+            widget = _editor(item)
             widget.setToolTip(item.metadata["text"])
             self._fields[item.name] = widget
             self._form.addRow(item.name.replace("_", " ").capitalize(), widget)
         self.show_layers(self._layers)
+        for name, value in values.items():
+            self.set_value(name, value)
+        for widget in self._fields.values():
+            _changed(widget).connect(lambda *_: self.changed.emit())
 
     def show_layers(self, layers: tuple[Layer, ...]) -> None:
         """Offer the layers of a network, with the sizes of their outputs."""
         self._layers = layers
-        for item in self._method.option_fields() if self._method else ():
-            if item.metadata["choices"] == "layers":
+        for item in option_fields(self._kind) if self._kind else ():
+            if item.metadata["choices"] == LAYERS:
                 _fill_layers(self._fields[item.name], layers)
 
     def values(self) -> dict[str, Any]:
-        """The options as they are set."""
-        return {name: _value(widget) for name, widget in self._fields.items()}
+        """The options as they are set.
+
+        Raises
+        ------
+        InputError
+            If a line does not hold what it should.
+        """
+        defaults = {item.name: item.default for item in option_fields(self._kind)} if self._kind else {}
+        return {name: _value(widget, name, defaults[name]) for name, widget in self._fields.items()}
 
     def set_value(self, name: str, value: Any) -> None:
         """Set one option."""
@@ -54,16 +79,17 @@ class OptionsForm(QWidget):
         elif isinstance(widget, QCheckBox):
             widget.setChecked(value)
         elif isinstance(widget, QLineEdit):
-            widget.setText(value)
+            widget.setText(_text(value))
         else:
             widget.setValue(value)
 
 
-def _editor(default: Any, choices: Any) -> QWidget:
+def _editor(item: Field[Any]) -> QWidget:
+    default, choices = item.default, item.metadata["choices"]
     if choices:
         combo = QComboBox()
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        for choice in () if choices == "layers" else choices:
+        for choice in () if choices == LAYERS else choices:
             combo.addItem(str(choice), choice)
         combo.setCurrentIndex(combo.findData(default))
         return combo
@@ -72,11 +98,29 @@ def _editor(default: Any, choices: Any) -> QWidget:
         box.setChecked(default)
         return box
     if isinstance(default, int | float):
-        spin = QSpinBox() if isinstance(default, int) else QDoubleSpinBox()
-        spin.setRange(0, 1_000_000)
-        spin.setValue(default)
-        return spin
-    return QLineEdit(str(default))
+        return _spin(default, *item.metadata["limits"])
+    return QLineEdit(_text(default))
+
+
+def _spin(default: float, low: float | None, high: float | None) -> QWidget:
+    spin = QSpinBox() if isinstance(default, int) else QDoubleSpinBox()
+    spin.setRange(-_LARGEST if low is None else low, _LARGEST if high is None else high)
+    if isinstance(spin, QDoubleSpinBox):
+        spin.setDecimals(4)
+    spin.setValue(default)
+    return spin
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{number:g}" for number in value) if isinstance(value, tuple | list) else str(value)
+
+
+def _changed(widget: QWidget) -> Any:
+    if isinstance(widget, QComboBox):
+        return widget.currentIndexChanged
+    if isinstance(widget, QCheckBox):
+        return widget.toggled
+    return widget.textChanged if isinstance(widget, QLineEdit) else widget.valueChanged
 
 
 def _fill_layers(combo: QComboBox, layers: tuple[Layer, ...]) -> None:
@@ -91,9 +135,14 @@ def _fill_layers(combo: QComboBox, layers: tuple[Layer, ...]) -> None:
     combo.setCurrentIndex(max(0, combo.findData(chosen)))
 
 
-def _value(widget: QWidget) -> Any:
+def _value(widget: QWidget, name: str, default: Any) -> Any:
     if isinstance(widget, QComboBox):
         return widget.currentData()
     if isinstance(widget, QCheckBox):
         return widget.isChecked()
-    return widget.text() if isinstance(widget, QLineEdit) else widget.value()
+    if isinstance(widget, QLineEdit):
+        try:
+            return parse(widget.text(), default)
+        except ValueError as error:
+            raise InputError(f"{widget.text()!r} is no list of numbers; correct {name.replace('_', ' ')}.") from error
+    return widget.value()

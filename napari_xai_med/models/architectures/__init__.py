@@ -7,10 +7,11 @@ network ends in sigmoid or softmax, that last step is left out, since explanatio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_xai_med.errors import InputError
+from napari_xai_med.options import option, with_options
 from napari_xai_med.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,27 +25,17 @@ _registry = Registry("napari_xai_med.models.architectures")
 _FAILURES = (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, NotImplementedError)
 
 
-def option(default: Any, text: str, *, choices: tuple[Any, ...] = ()) -> Any:
-    """A field of an options dataclass.
-
-    Parameters
-    ----------
-    default : object
-        Its type is the option's: whole numbers are positive, other numbers at least 0 and less than 1.
-    text : str
-        What it does, for the widget's tooltip, the command line's help and the documentation.
-    choices : tuple
-        What it can be, if that is limited.
-    """
-    return field(default=default, metadata={"text": text, "choices": choices})
+def count(default: Any, text: str) -> Any:
+    """An option that is a positive whole number, or a list of them."""
+    return option(default, text, limits=(1, None))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What every architecture lets the user choose."""
 
-    in_channels: int = option(1, "Channels of the image.")
-    num_classes: int = option(2, "Logits: one for each class, or a single one for two classes.")
+    in_channels: int = count(1, "Channels of the image.")
+    num_classes: int = count(2, "Logits: one for each class, or a single one for two classes.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +91,12 @@ class Architecture:
         InputError
             If there is no such option, or a value is not one that it can have.
         """
-        known = {item.name for item in fields(self.options)}
-        for key in given:
-            if key not in known:
-                raise InputError(f"{self.title} has no option {key!r}; it has {', '.join(sorted(known))}.")
-        # Lists, because options often come out of JSON.
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        options = self.options(**{**self.defaults, **given})
-        self._check(options)
-        if "image_size" in known and not options.image_size:  # type: ignore[attr-defined]
-            options = self.options(**{**vars(options), "image_size": self._size(options)})
+        options = with_options(self.options, self.title, {**self.defaults, **given})
+        size = getattr(options, "image_size", None)
+        if size is not None and not size:
+            return replace(options, image_size=self._size(options))  # type: ignore[call-arg]  # it has it, see above
+        if size and len(size) != len(self._size(options)):
+            raise InputError(f"{self.title} needs {len(self._size(options))} numbers as image_size, not {len(size)}.")
         return options
 
     def input_shape(self, **given: Any) -> tuple[int, ...]:
@@ -128,35 +115,6 @@ class Architecture:
 
     def _size(self, options: Options) -> tuple[int, ...]:
         return self.sizes[getattr(options, "spatial_dims", self.spatial_dims[0])]
-
-    def _check(self, options: Options) -> None:
-        for item in fields(options):
-            value, choices = getattr(options, item.name), item.metadata["choices"]
-            if choices and value not in choices:
-                allowed = ", ".join(map(repr, choices))
-                raise InputError(f"{self.title} can't have {item.name} {value!r}; choose one of {allowed}.")
-            if not _fits(value, item.default):
-                raise InputError(f"{self.title} can't have {item.name} {value!r}; give it {_kind(item.default)}.")
-        size = getattr(options, "image_size", ())
-        if size and len(size) != len(self._size(options)):
-            raise InputError(f"{self.title} needs {len(self._size(options))} numbers as image_size, not {len(size)}.")
-
-
-def _fits(value: Any, default: Any) -> bool:
-    """Whether a value is of the kind that an option has; True is no number here."""
-    if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_fits(entry, 1) for entry in value)
-    if isinstance(default, bool | str) or isinstance(value, bool):
-        return type(value) is type(default)
-    if isinstance(default, int):
-        return isinstance(value, int) and value > 0
-    return isinstance(value, int | float) and 0 <= value < 1
-
-
-def _kind(default: Any) -> str:
-    kinds = {tuple: "a list of positive whole numbers", bool: "true or false", str: "a text"}
-    numbers = {int: "a positive whole number", float: "a number of at least 0 and less than 1"}
-    return (kinds | numbers)[type(default)]
 
 
 def architecture(

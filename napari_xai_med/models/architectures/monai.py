@@ -15,7 +15,8 @@ from monai.networks import nets
 from monai.networks.nets.swin_unetr import SwinTransformer
 from torch import Tensor, nn
 
-from napari_xai_med.models.architectures import SpatialOptions, architecture, option
+from napari_xai_med.models.architectures import SpatialOptions, architecture, count
+from napari_xai_med.options import option
 
 _SIZES = {2: (224, 224), 3: (96, 96, 96)}
 _DENSENET = "Huang et al. 2017, doi:10.1109/CVPR.2017.243"
@@ -33,14 +34,14 @@ _EFFICIENTNET_SIDES = (224, 240, 260, 300, 380, 456, 528, 600, 672)
 class DenseNetOptions(SpatialOptions):
     """Options of the DenseNets."""
 
-    dropout_prob: float = option(0.0, "Share of values that training drops behind each dense layer.")
+    dropout_prob: float = option(0.0, "Share of values that training drops behind each dense layer.", limits=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetOptions(SpatialOptions):
     """Options of the ResNets; published weights differ in them."""
 
-    conv1_t_stride: int = option(1, "Stride of the first convolution.")
+    conv1_t_stride: int = count(1, "Stride of the first convolution.")
     shortcut_type: str = option(
         "B", "How a shortcut changes its shape: A by pooling and zeros, B by a convolution.", choices=("A", "B")
     )
@@ -51,12 +52,12 @@ class ResNetOptions(SpatialOptions):
 class ViTOptions(SpatialOptions):
     """Options of the vision transformer. The defaults are those of ViT-B/16."""
 
-    image_size: tuple[int, ...] = option((), "Spatial shape of the image; the default input's if empty.")
-    patch_size: int = option(16, "Side of the patches that the image is cut into.")
-    hidden_size: int = option(768, "Length of a token.")
-    mlp_dim: int = option(3072, "Units in the hidden layer of each block.")
-    num_layers: int = option(12, "Number of blocks.")
-    num_heads: int = option(12, "Attention heads of each block; they divide hidden_size.")
+    image_size: tuple[int, ...] = count((), "Spatial shape of the image; the default input's if empty.")
+    patch_size: int = count(16, "Side of the patches that the image is cut into.")
+    hidden_size: int = count(768, "Length of a token.")
+    mlp_dim: int = count(3072, "Units in the hidden layer of each block.")
+    num_layers: int = count(12, "Number of blocks.")
+    num_heads: int = count(12, "Attention heads of each block; they divide hidden_size.")
     pos_embed_type: str = option(
         "learnable", "How a token knows its place.", choices=("learnable", "sincos", "fourier", "none")
     )
@@ -66,11 +67,11 @@ class ViTOptions(SpatialOptions):
 class SwinOptions(SpatialOptions):
     """Options of the Swin transformer. The defaults are those of MONAI's SwinUNETR with 48 features."""
 
-    patch_size: int = option(2, "Side of the patches that the image is cut into.")
-    window_size: int = option(7, "Patches on the side of a window, inside which they attend to each other.")
-    feature_size: int = option(48, "Length of a token in the first stage.")
-    depths: tuple[int, ...] = option((2, 2, 2, 2), "Number of blocks in each stage.")
-    num_heads: tuple[int, ...] = option((3, 6, 12, 24), "Attention heads in each stage.")
+    patch_size: int = count(2, "Side of the patches that the image is cut into.")
+    window_size: int = count(7, "Patches on the side of a window, inside which they attend to each other.")
+    feature_size: int = count(48, "Length of a token in the first stage.")
+    depths: tuple[int, ...] = count((2, 2, 2, 2), "Number of blocks in each stage.")
+    num_heads: tuple[int, ...] = count((3, 6, 12, 24), "Attention heads in each stage.")
 
 
 def _densenet(network: Callable[..., nn.Module], *, num_classes: int, **options: Any) -> nn.Module:

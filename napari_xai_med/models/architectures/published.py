@@ -17,7 +17,8 @@ from math import prod
 
 from torch import Tensor, nn
 
-from napari_xai_med.models.architectures import Options, architecture, option
+from napari_xai_med.models.architectures import Options, architecture, count
+from napari_xai_med.options import option
 
 _UNKNOWN = "not identified"
 
@@ -26,7 +27,7 @@ _UNKNOWN = "not identified"
 class FlattenOptions(Options):
     """Options of a network whose dense layers see each position of the feature maps."""
 
-    image_size: tuple[int, ...] = option((), "Spatial shape of the image; the default input's if empty.")
+    image_size: tuple[int, ...] = count((), "Spatial shape of the image; the default input's if empty.")
     channels_last: bool = option(True, "Whether Flatten orders values as Keras does; PyTorch has channels first.")
 
 
@@ -34,8 +35,8 @@ class FlattenOptions(Options):
 class LayoutOptions(FlattenOptions):
     """Options of a network whose layout is assumed, so that the true one can be given where it is known."""
 
-    filters: tuple[int, ...] = option((32, 64, 128), "Feature maps of each convolution.")
-    units: tuple[int, ...] = option((128,), "Units of each dense layer before the last.")
+    filters: tuple[int, ...] = count((32, 64, 128), "Feature maps of each convolution.")
+    units: tuple[int, ...] = count((128,), "Units of each dense layer before the last.")
 
 
 class Flatten(nn.Module):
@@ -211,10 +212,10 @@ class SeparablePneumonia(nn.Module):
             raise ValueError(f"an image of {'x'.join(map(str, image_size))} is too small for its poolings")
         first = [nn.Conv2d(in_channels, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
         layers: list[nn.Module] = [*first, nn.MaxPool2d(2)]
-        for before, after, count in ((64, 128, 2), (128, 256, 3), (256, 512, 3)):
-            for index in range(count):
+        for before, after, depth in ((64, 128, 2), (128, 256, 3), (256, 512, 3)):
+            for index in range(depth):
                 layers += [SeparableConv(after if index else before, after), nn.ReLU()]
-                if count == 3 and index < 2:
+                if depth == 3 and index < 2:
                     layers.append(_batch_norm(nn.BatchNorm2d, after))
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)

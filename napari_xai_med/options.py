@@ -1,0 +1,127 @@
+"""Options of methods, architectures and preprocessing steps: fields of dataclasses that say what they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, field, fields
+from typing import Any, TypeVar
+
+from napari_xai_med.errors import InputError
+
+Options = TypeVar("Options")
+
+LAYERS = "layers"
+"""As choices of an option: the names of the network's layers."""
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    choices: str | Sequence[Any] = (),
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Any:
+    """A field of a dataclass that the user sets.
+
+    Parameters
+    ----------
+    default : bool, int, float, str or tuple of numbers
+        Its type is the option's.
+    text : str
+        What it does, for the widget's tooltip, the command line's help and the documentation.
+    choices : sequence, or "layers"
+        What it can be, if that is limited; "layers" stands for the names of the network's layers.
+    limits : (float or None, float or None)
+        Smallest and largest number.
+    """
+    return field(default=default, metadata={"text": text, "choices": choices, "limits": limits})
+
+
+def option_fields(kind: type) -> tuple[Field[Any], ...]:
+    """The options of a dataclass, each with its default and, in its metadata, what `option` was given."""
+    return tuple(item for item in fields(kind) if "text" in item.metadata)
+
+
+def values_of(options: object) -> dict[str, Any]:
+    """All options of an instance with their values."""
+    return {item.name: getattr(options, item.name) for item in option_fields(type(options))}
+
+
+def with_options(kind: type[Options], title: str, given: Mapping[str, Any]) -> Options:
+    """An instance of an options dataclass, its values checked.
+
+    Parameters
+    ----------
+    kind : type
+        The dataclass.
+    title : str
+        How to call it in sentences.
+    given : mapping
+        Values by name; lists stand for tuples, as in JSON.
+
+    Raises
+    ------
+    InputError
+        If there is no such option, or a value is not one that it can have.
+    """
+    known = {item.name: item for item in option_fields(kind)}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    for key, value in values.items():
+        if key not in known:
+            raise InputError(f"{title} has no option {key!r}; it has {', '.join(sorted(known)) or 'none'}.")
+        _check(known[key], value, title)
+    return kind(**values)
+
+
+def _check(item: Field[Any], value: Any, title: str) -> None:
+    choices = item.metadata["choices"]
+    if choices and choices != LAYERS and value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise InputError(f"{title} can't have {item.name} {value!r}; choose one of {allowed}.")
+    if not _fits(value, item.default):
+        raise InputError(f"{title} can't have {item.name} {value!r}; give it {_kind(item.default)}.")
+    low, high = item.metadata["limits"]
+    for number in value if isinstance(value, tuple) else (value,):
+        if (low is not None and number < low) or (high is not None and number > high):
+            most = "" if high is None else f" to {high:g}"
+            raise InputError(
+                f"{title} can't have {item.name} {value!r}; give it {_kind(item.default)} from {low:g}{most}."
+            )
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind that an option has; True is no number here."""
+    if isinstance(default, tuple):
+        # An empty default tells nothing of the numbers: whole ones, since it stands for a shape.
+        return isinstance(value, tuple) and all(_fits(entry, default[0] if default else 1) for entry in value)
+    if isinstance(default, bool | str) or isinstance(value, bool):
+        return type(value) is type(default)
+    return isinstance(value, int) if isinstance(default, int) else isinstance(value, int | float)
+
+
+def _kind(default: Any) -> str:
+    kinds = {tuple: "a list of numbers", bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
+    return kinds[type(default)]
+
+
+def parse(text: str, default: Any) -> Any:
+    """The value that a text stands for, on the command line or in a line of a form.
+
+    Parameters
+    ----------
+    text : str
+        Numbers of a list are separated by commas or spaces.
+    default : object
+        The option's default, whose type the value gets.
+
+    Raises
+    ------
+    ValueError
+        If the text is not of that type.
+    """
+    if isinstance(default, bool):
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.strip().lower()]
+    if isinstance(default, tuple):
+        number = type(default[0]) if default else int
+        return tuple(number(word) for word in text.replace(",", " ").split())
+    return type(default)(text)

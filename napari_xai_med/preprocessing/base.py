@@ -1,0 +1,189 @@
+"""What a preprocessing step is, how the steps are found, and how they become MONAI's configuration and back."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from napari_xai_med.errors import InputError, ModelError
+from napari_xai_med.options import option_fields, values_of, with_options
+from napari_xai_med.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEY = "image"
+READING: tuple[dict[str, Any], ...] = (
+    {"_target_": "LoadImaged", "keys": KEY},
+    {"_target_": "EnsureChannelFirstd", "keys": KEY},
+)
+"""How a configuration begins. Here the image has been read already, and these are skipped."""
+
+
+@dataclass(frozen=True)
+class Step(ABC):
+    """One step. A subclass is a frozen dataclass whose fields are its options.
+
+    Attributes
+    ----------
+    name : str
+        How scripts and files call it.
+    title : str
+        How people call it.
+    target : str
+        The transform that does it, as a MONAI configuration names it.
+    fixed : mapping
+        Arguments of the transform that are always the same.
+    ignored : mapping
+        Arguments that a configuration may have with one of these values, which change nothing.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    target: ClassVar[str]
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    ignored: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    def config(self) -> dict[str, Any]:
+        """The step as an entry of a MONAI configuration."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in values_of(self).items()}
+        return {"_target_": self.target, "keys": KEY, **self.fixed, **values}
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Step | None:
+        """The step that an entry of a MONAI configuration stands for; None if it says more than a step can."""
+        arguments = {key: value for key, value in entry.items() if key not in ("_target_", "keys")}
+        for key, values in cls.ignored.items():
+            if arguments.pop(key, values[0]) not in values:
+                return None
+        for key, value in cls.fixed.items():
+            if arguments.pop(key, value) != value:
+                return None
+        if any(key not in {item.name for item in option_fields(cls)} for key in arguments):
+            return None
+        try:
+            return with_options(cls, cls.title, _as_lists(cls, arguments))
+        except InputError:
+            return None
+
+
+@dataclass(frozen=True)
+class Other:
+    """An entry of a MONAI configuration that is no step of ours: it is kept and can't be changed."""
+
+    entry: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """How people call it."""
+        return str(self.entry["_target_"]).rsplit(".", 1)[-1]
+
+    def config(self) -> dict[str, Any]:
+        """The entry as it came."""
+        return dict(self.entry)
+
+
+AnyStep = Step | Other
+
+_registry = Registry("napari_xai_med.preprocessing")
+register = _registry.register
+
+
+def steps() -> Mapping[str, type[Step]]:
+    """All registered steps by name."""
+    return _registry.all()
+
+
+def read_steps(entries: Sequence[Mapping[str, Any]]) -> tuple[AnyStep, ...]:
+    """The steps that the entries of a MONAI configuration stand for, those that read files left out.
+
+    Raises
+    ------
+    InputError
+        If an entry is not one.
+    """
+    found: list[AnyStep] = []
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
+            raise InputError(f"{entry!r} is no preprocessing step; it needs a _target_.")
+        target = _plain(entry["_target_"])
+        if target.startswith(("LoadImage", "EnsureChannelFirst")):
+            continue
+        known = (kind.read(entry) for kind in steps().values() if _plain(kind.target) == target)
+        found.append(next((step for step in known if step is not None), Other(entry)))
+    return tuple(found)
+
+
+def config_of(chosen: Sequence[AnyStep]) -> dict[str, Any]:
+    """Steps as the ``preprocessing`` of a MONAI bundle."""
+    return {"_target_": "Compose", "transforms": [*map(dict, READING), *(step.config() for step in chosen)]}
+
+
+def transform_of(chosen: Sequence[AnyStep], name: str) -> Callable[[Tensor], Tensor]:
+    """The function from a channel-first image to a network's input that the steps stand for.
+
+    Parameters
+    ----------
+    chosen : sequence of Step or Other
+    name : str
+        Of the classifier, for sentences.
+
+    Raises
+    ------
+    UntrustedError
+        If a step would run code.
+    InputError
+        If a step can't be built.
+    """
+    from monai.bundle import ConfigParser
+    from monai.transforms import Compose
+
+    from napari_xai_med.models.trust import without_code
+
+    entries = [step.config() for step in chosen]
+    parser = ConfigParser(without_code({"steps": entries}, "steps"))
+    try:
+        return applied(Compose(list(parser.get_parsed_content("steps"))), name)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"The preprocessing can't be built: {error.__cause__ or error}.") from error
+
+
+def applied(transform: Callable[[Any], Any], name: str) -> Callable[[Tensor], Tensor]:
+    """A transform of dictionaries as a function of an image, with one sentence for what goes wrong in it.
+
+    Raises
+    ------
+    ModelError
+        From the function, if the transform fails.
+    """
+
+    def apply(image: Tensor) -> Tensor:
+        try:
+            result: Tensor = transform({KEY: image})[KEY]
+        except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
+            cause = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
+            raise ModelError(f"The preprocessing of {name} failed on this image: {cause}.") from error
+        return result
+
+    return apply
+
+
+def _plain(target: str) -> str:
+    """A transform's name without its package and the letters that mark its dictionary form."""
+    name = target.rsplit(".", 1)[-1]
+    for ending in ("Dict", "d", "D"):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name
+
+
+def _as_lists(kind: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Single values where an option is a list, and whole numbers where it is not whole: MONAI takes both."""
+    values = dict(arguments)
+    for item in option_fields(kind):
+        value = values.get(item.name)
+        if isinstance(item.default, tuple) and isinstance(value, int | float) and not isinstance(value, bool):
+            values[item.name] = [value]
+    return values
