@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,26 @@ def _parser(method: str) -> argparse.ArgumentParser:
     trust.add_argument("--add", type=Path, metavar="M", help="trust this bundle, as it is now, for good")
     trust.add_argument("--revoke", metavar="HASH", help="trust the bundle no more whose hash starts like this")
     trust.set_defaults(run=_trust)
+    pack = commands.add_parser("pack", help="make a bundle of a network's file, its preprocessing and class names")
+    _add_pack(pack)
+    pack.set_defaults(run=_pack)
     return parser
+
+
+def _add_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", type=Path, metavar="FILE", help="the network's file, with or without its layers")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new bundle")
+    parser.add_argument("--classes", nargs="+", required=True, metavar="NAME", help="in the order of the outputs")
+    parser.add_argument("--architecture", default="", help="network that the weights belong to, such as densenet121")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the architecture, such as spatial_dims=3"
+    )
+    parser.add_argument("--preprocessing", default="none", metavar="P", help="a preset, or a JSON file of transforms")
+    parser.add_argument("--head", default="auto", help="what the outputs mean; told by the classes by default")
+    parser.add_argument("--output", default="", help="which of several outputs the classes belong to")
+    parser.add_argument("--input-shape", type=_reader(()), default=(), metavar="C,Z,Y,X", help="of the network's input")
+    parser.add_argument("--name", default="", help="of the classifier; that of the file by default")
+    parser.add_argument("--modality", default="", help="such as CT or MR; CT warns of images without Hounsfield units")
 
 
 def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -> None:
@@ -262,6 +282,30 @@ def _rerun(options: argparse.Namespace) -> int:
     same = attribution.record.result["sha256"] == record.result["sha256"]
     print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
     return 0 if same else 1
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from napari_xai_med.models.architectures import find
+    from napari_xai_med.models.pack import Packing, pack
+    from napari_xai_med.preprocessing.files import read_preprocessing
+
+    texts = dict(word.partition("=")[::2] for word in options.option)
+    chosen = find(options.architecture).read_options(texts) if options.architecture else texts
+    packing = Packing(
+        weights=options.weights,
+        class_names=tuple(options.classes),
+        architecture=options.architecture,
+        options=chosen,
+        head=options.head,
+        output=options.output,
+        input_shape=options.input_shape,
+        name=options.name,
+        modality=options.modality,
+    )
+    steps = read_preprocessing(options.preprocessing, packing.spatial_dims)
+    classifier = pack(replace(packing, preprocessing=steps), options.out)
+    print(f"{classifier.name} is packed in {options.out}: {', '.join(classifier.class_names)}.")
+    return 0
 
 
 def _trust(options: argparse.Namespace) -> int:

@@ -120,7 +120,10 @@ def parse(text: str, default: Any) -> Any:
         If the text is not of that type.
     """
     if isinstance(default, bool):
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.strip().lower()]
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.strip().lower() not in words:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return words[text.strip().lower()]
     if isinstance(default, tuple):
         number = type(default[0]) if default else int
         return tuple(number(word) for word in text.replace(",", " ").split())

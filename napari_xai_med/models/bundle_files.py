@@ -103,6 +103,23 @@ def find_weights(folder: Path) -> tuple[Path, type[NetworkFormat]]:
     raise ModelError(f"The bundle has no weights: {folder / 'models'} holds none of {known}.")
 
 
+def format_of(path: Path) -> type[NetworkFormat]:
+    """The format of a network's file.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, or it is of no format that can be loaded.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}; check the path.")
+    for kind in formats().values():
+        if path.suffix.lower() in kind.suffixes:
+            return kind
+    known = ", ".join(suffix for kind in formats().values() for suffix in kind.suffixes)
+    raise ModelError(f"{path.name} is of no format that can be loaded ({known}); save the network in one of them.")
+
+
 def content_hash(folder: Path) -> str:
     """Hash of everything that decides what the classifier answers, code of a trusted bundle included."""
     deciding = {find_config(folder, "inference"), find_config(folder, "metadata"), find_weights(folder)[0]}

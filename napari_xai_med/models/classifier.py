@@ -96,7 +96,7 @@ class Classifier:
     spatial_dims : int
         2 or 3.
     channels : int
-        Number of channels of the image that the preprocessing takes.
+        Number of channels of the image that the preprocessing takes; 0 for any.
     sha256 : str
         Hash of weights and configuration.
     source : str
@@ -157,7 +157,7 @@ class Classifier:
             raise InputError(
                 f"{self.name} takes {self.spatial_dims}D images and {image.name} is {image.ndim}D; {advice}."
             )
-        if len(image.data) != self.channels:
+        if self.channels and len(image.data) != self.channels:
             raise InputError(
                 f"{self.name} takes images with {self.channels} channel(s) and {image.name} has {len(image.data)}; "
                 "choose another image, or other axes."

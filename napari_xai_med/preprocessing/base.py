@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_xai_med.errors import InputError, ModelError
@@ -54,6 +56,8 @@ class Step(ABC):
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Step | None:
         """The step that an entry of a MONAI configuration stands for; None if it says more than a step can."""
+        if entry.get("keys") not in (KEY, [KEY]):
+            return None
         arguments = {key: value for key, value in entry.items() if key not in ("_target_", "keys")}
         for key, values in cls.ignored.items():
             if arguments.pop(key, values[0]) not in values:
@@ -63,6 +67,8 @@ class Step(ABC):
                 return None
         if any(key not in {item.name for item in option_fields(cls)} for key in arguments):
             return None
+        # What is left out has MONAI's defaults, which are not always ours.
+        arguments = {**_defaults(cls), **arguments}
         try:
             return with_options(cls, cls.title, _as_lists(cls, arguments))
         except InputError:
@@ -168,6 +174,20 @@ def applied(transform: Callable[[Any], Any], name: str) -> Callable[[Tensor], Te
         return result
 
     return apply
+
+
+def _defaults(kind: type[Step]) -> dict[str, Any]:
+    """What the transform takes for options that are left out."""
+    from napari_xai_med.models.trust import locate_class
+
+    transform = locate_class(kind.target)
+    parameters = signature(transform).parameters if transform else {}
+    known = {item.name: parameters[item.name].default for item in option_fields(kind) if item.name in parameters}
+    return {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in known.items()
+        if value is not Parameter.empty
+    }
 
 
 def _plain(target: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.preprocessing.base import Step
-from napari_xai_med.preprocessing.steps import Equalise, MinMax, Orientation, Standardise, Window, ZScore
+from napari_xai_med.preprocessing.steps import Equalise, MinMax, Orientation, Standardise, ToColours, Window, ZScore
 
 _RAS = Orientation()
 _TO_ONE = Window(a_min=0.0, a_max=255.0, clip=False)
@@ -20,7 +20,7 @@ PRESETS: Mapping[str, tuple[str, tuple[Step, ...]]] = {
     "mri": ("MRI, z-score of what is not 0", (_RAS, ZScore(nonzero=True, channel_wise=True))),
     "minmax": ("Smallest value 0, largest value 1", (MinMax(),)),
     "picture": ("Picture, 0..255 to 0..1", (_TO_ONE,)),
-    "imagenet": ("Picture, as for ImageNet", (_TO_ONE, Standardise())),
+    "imagenet": ("Picture, as for ImageNet", (ToColours(), _TO_ONE, Standardise())),
     "equalised": ("Picture, histogram equalised", (Equalise(),)),
     "none": ("Nothing", ()),
 }

@@ -176,23 +176,21 @@ class Equalise(Step):
 
 @register
 @dataclass(frozen=True)
-class GreyToColours(Step):
-    """Repeat one channel, for networks that were made for photographs."""
+class ToColours(Step):
+    """Three channels: grey is repeated, for networks that were made for photographs."""
 
-    name: ClassVar[str] = "grey_to_rgb"
-    title: ClassVar[str] = "Grey to RGB"
-    target: ClassVar[str] = "RepeatChanneld"
-
-    repeats: int = option(3, "How many channels there are afterwards.", limits=(1, None))
+    name: ClassVar[str] = "to_rgb"
+    title: ClassVar[str] = "To RGB"
+    target: ClassVar[str] = f"{_OWN}ToColoursd"
 
 
 @register
 @dataclass(frozen=True)
-class ColoursToGrey(Step):
+class ToGrey(Step):
     """Colours to one channel."""
 
-    name: ClassVar[str] = "rgb_to_grey"
-    title: ClassVar[str] = "RGB to grey"
+    name: ClassVar[str] = "to_grey"
+    title: ClassVar[str] = "To grey"
     target: ClassVar[str] = f"{_OWN}ToGreyd"
 
 
@@ -204,6 +202,16 @@ class ReverseChannels(Step):
     name: ClassVar[str] = "reverse_channels"
     title: ClassVar[str] = "RGB to BGR"
     target: ClassVar[str] = f"{_OWN}ReverseChannelsd"
+
+
+@register
+@dataclass(frozen=True)
+class RoundToBytes(Step):
+    """Round to whole numbers from 0 to 255, as OpenCV and PIL do when they resize a picture."""
+
+    name: ClassVar[str] = "round_to_bytes"
+    title: ClassVar[str] = "Round to 0..255"
+    target: ClassVar[str] = f"{_OWN}RoundToBytesd"
 
 
 @register

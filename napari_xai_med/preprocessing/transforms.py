@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class CropToBodyd(MapTransform):
-    """Cut an image to the box around the largest thing that is brighter than a threshold.
+    """Cut an image to the box around the largest thing, its inside included, that is brighter than a threshold.
 
     With the defaults this is the brain crop of M. A. Habib's brain tumour classifier
     (github.com/MohamedAliHabib/Brain-Tumor-Detection), which was written with OpenCV: grey values, a Gaussian
@@ -64,7 +64,7 @@ class CropToBodyd(MapTransform):
         return result
 
     def _box(self, image: NDArray[Any]) -> tuple[list[int], list[int]] | None:
-        grey = np.rint(_grey(image)) if len(image) == 3 else image.mean(0)
+        grey = _grey(image) if len(image) == 3 else image.mean(0)
         for _ in range(self.smoothing):
             for axis in range(grey.ndim):
                 grey = ndimage.convolve1d(grey, np.array([1, 2, 1]) / 4, axis, mode="mirror")
@@ -73,7 +73,8 @@ class CropToBodyd(MapTransform):
         if self.opening:
             body = ndimage.binary_erosion(body, cube, self.opening, border_value=1)
             body = ndimage.binary_dilation(body, cube, self.opening)
-        parts, count = ndimage.label(body, cube)
+        # By what its outline encloses: a skull is larger than the brain inside.
+        parts, count = ndimage.label(ndimage.binary_fill_holes(body), cube)
         if not count:
             return None
         sizes = np.bincount(parts.ravel())[1:]
@@ -97,10 +98,34 @@ class ReverseChannelsd(MapTransform):
         return result
 
 
+class RoundToBytesd(MapTransform):
+    """Whole numbers from 0 to 255, as in libraries that resize pictures of bytes."""
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        """The images with rounded values."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = _with_values(result[key], torch.as_tensor(result[key]).round().clamp(0, 255))
+        return result
+
+
+class ToColoursd(MapTransform):
+    """Three channels: one is repeated, and the transparency behind three colours is left out."""
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        """The images, shape (3, *spatial)."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            values = torch.as_tensor(result[key])
+            colours = values[:1].expand(3, *values.shape[1:]) if len(values) < 3 else values[:3]
+            result[key] = _with_values(result[key], colours.clone())
+        return result
+
+
 class ToGreyd(MapTransform):
     """Colours to one channel: 0.299 red, 0.587 green and 0.114 blue (ITU-R BT.601), as PIL and OpenCV do.
 
-    An image with one channel stays as it is.
+    An image with one channel stays as it is, and transparency is left out.
     """
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
@@ -108,8 +133,8 @@ class ToGreyd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             values = torch.as_tensor(result[key])
-            if len(values) == 3:
-                result[key] = _with_values(result[key], torch.as_tensor(_grey(np.asarray(values)))[None])
+            grey = torch.as_tensor(_grey(np.asarray(values[:3])))[None] if len(values) > 2 else values[:1]
+            result[key] = _with_values(result[key], grey)
         return result
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_xai_med.errors import InputError
-from napari_xai_med.options import option, with_options
+from napari_xai_med.options import option, option_fields, parse, with_options
 from napari_xai_med.registry import Registry
 
 if TYPE_CHECKING:
@@ -98,6 +98,20 @@ class Architecture:
         if size and len(size) != len(self._size(options)):
             raise InputError(f"{self.title} needs {len(self._size(options))} numbers as image_size, not {len(size)}.")
         return options
+
+    def read_options(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Options whose values came as texts, such as those of a command line.
+
+        Raises
+        ------
+        InputError
+            If there is no such option, or a text is not of its kind.
+        """
+        defaults = {item.name: item.default for item in option_fields(self.options)}
+        try:
+            return {key: parse(text, defaults[key]) if key in defaults else text for key, text in texts.items()}
+        except ValueError as error:
+            raise InputError(f"{self.title} can't read an option: {error}; correct it.") from error
 
     def input_shape(self, **given: Any) -> tuple[int, ...]:
         """Shape (C, *spatial) of an input that it takes with these options."""

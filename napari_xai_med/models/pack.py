@@ -1,0 +1,236 @@
+"""Make a bundle of a network's file, its preprocessing and its class names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.errors import InputError, ModelError
+from napari_xai_med.models.architectures import Architecture, find
+from napari_xai_med.models.bundle import load_bundle
+from napari_xai_med.models.bundle_files import format_of
+from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.head import Head
+from napari_xai_med.preprocessing.base import AnyStep, config_of
+from napari_xai_med.preprocessing.steps import PadOrCrop, Resize, ToColours, ToGrey
+
+AUTO = "auto"
+
+_FITTING = {
+    "sigmoid": (Head.ONE_LOGIT, Head.MULTI_LABEL, Head.SEGMENTATION),
+    "softmax": (Head.SOFTMAX, Head.SEGMENTATION),
+}
+"""Heads that the function at the end of a network goes with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """What a bundle is made of.
+
+    Parameters
+    ----------
+    weights : Path
+        The network's file, of any format that can be loaded.
+    class_names : tuple of str
+        In the order of the network's outputs; for one logit one name or two.
+    architecture : str
+        Name of the network, for a file that holds weights only.
+    options : mapping
+        Of the architecture. `num_classes` is told by the class names, unless it is given.
+    preprocessing : tuple of Step or Other
+    head : str
+        See `Head`; "auto" takes one logit for one class name, else softmax, or what the network itself ends in.
+    output : str
+        Which of several outputs the classes belong to; empty for the only one.
+    input_shape : tuple of int
+        (C, *spatial) of the network's input. If empty it is told by the architecture and the preprocessing.
+    name : str
+        Of the classifier; that of the file if empty.
+    modality : str
+        Such as CT or MR, for people to read; CT in Hounsfield units warns of images that are not.
+    """
+
+    weights: Path
+    class_names: tuple[str, ...]
+    architecture: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: tuple[AnyStep, ...] = ()
+    head: str = AUTO
+    output: str = ""
+    input_shape: tuple[int, ...] = ()
+    name: str = ""
+    modality: str = ""
+
+    @property
+    def spatial_dims(self) -> int:
+        """Spatial axes that the network takes, as far as they are told."""
+        return len(_input_shape(self)) - 1
+
+
+def pack(packing: Packing, folder: str | Path) -> Classifier:
+    """Write a bundle, and load it to see that everything fits.
+
+    Parameters
+    ----------
+    packing : Packing
+    folder : str or Path
+        Of the new bundle; it may not exist yet, or must be empty.
+
+    Returns
+    -------
+    Classifier
+        The packed one.
+
+    Raises
+    ------
+    InputError
+        If something is missing, or the folder can't be written or is in use.
+    ModelError
+        If the parts do not fit each other; then nothing is left behind.
+    """
+    target = Path(folder).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists already; give a new folder.")
+    kind = format_of(packing.weights)
+    if not kind.has_architecture and not packing.architecture:
+        raise InputError(f"{packing.weights.name} holds weights only; name the architecture that they belong to.")
+    if not packing.class_names or not all(name.strip() for name in packing.class_names):
+        raise InputError("Give the class names, in the order of the network's outputs.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that moving it there is one step.
+        with TemporaryDirectory(prefix=".packing-", dir=target.parent) as temporary:
+            made = Path(temporary) / target.name
+            _write(packing, kind.has_architecture, made)
+            fitting = _fitting(packing, _ending(made, packing))
+            if fitting != packing:
+                shutil.rmtree(made)
+                _write(fitting, kind.has_architecture, made)
+            if target.exists():
+                target.rmdir()
+            made.rename(target)
+    except OSError as error:
+        raise InputError(f"The bundle can't be written to {target}: {error.strerror or error}.") from error
+    return load_bundle(target)
+
+
+def _write(packing: Packing, has_architecture: bool, folder: Path) -> None:
+    shape = _input_shape(packing)
+    head, options = _head(packing), _options(packing)
+    inference: dict[str, Any] = {"preprocessing": config_of(packing.preprocessing)}
+    if not has_architecture:
+        target = "napari_xai_med.models.architectures.build"
+        network = {"_target_": target, "name": packing.architecture, **options}
+        inference = {"network_def": network, **inference}
+    for name, content in (("inference", inference), ("metadata", _metadata(packing, shape, head))):
+        path = folder / "configs" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "models").mkdir()
+    shutil.copyfile(packing.weights, folder / "models" / f"model{packing.weights.suffix.lower()}")
+
+
+def _architecture(packing: Packing) -> Architecture | None:
+    return find(packing.architecture) if packing.architecture else None
+
+
+def _options(packing: Packing) -> dict[str, Any]:
+    """The architecture's options, with as many logits as the class names tell."""
+    architecture = _architecture(packing)
+    if architecture is None:
+        return {}
+    logits = 1 if _head(packing) is Head.ONE_LOGIT else len(packing.class_names)
+    chosen = {"num_classes": logits, **packing.options}
+    known = vars(architecture.chosen(**chosen))
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
+
+
+def _head(packing: Packing) -> Head:
+    if packing.head == AUTO:
+        one = len(packing.class_names) == 1 or packing.options.get("num_classes") == 1
+        return Head.ONE_LOGIT if one else Head.SOFTMAX
+    try:
+        return Head(packing.head)
+    except ValueError as error:
+        raise InputError(f"There is no head {packing.head!r}; choose one of {', '.join((AUTO, *Head))}.") from error
+
+
+def _input_shape(packing: Packing) -> tuple[int, ...]:
+    """Given, or the size that the preprocessing makes, or the architecture's own."""
+    if packing.input_shape:
+        return packing.input_shape
+    architecture = _architecture(packing)
+    sizes = [step.spatial_size for step in packing.preprocessing if isinstance(step, Resize | PadOrCrop)]
+    if architecture is None:
+        raise InputError(f"Give the shape of the input that {packing.weights.name} takes, channels first.")
+    own = architecture.input_shape(**_options(packing))
+    if sizes and len(sizes[-1]) == len(own) - 1 and min(sizes[-1]) > 0:
+        return (own[0], *sizes[-1])
+    return own
+
+
+def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str, Any]:
+    import monai
+    import torch
+
+    names = {str(index): name for index, name in enumerate(packing.class_names)}
+    image = {
+        "type": "image",
+        "format": "hounsfield" if packing.modality == "CT" else "magnitude",
+        "modality": packing.modality or "n/a",
+        "num_channels": shape[0],
+        "spatial_shape": list(shape[1:]),
+        "dtype": "float32",
+        "is_patch_data": False,
+        "channel_def": {str(k): f"channel {k}" for k in range(shape[0])},
+    }
+    prediction = {"type": str(head), "format": "classes", "num_channels": len(names), "channel_def": names}
+    own: dict[str, Any] = {"head": str(head), "spatial_dims": len(shape) - 1}
+    if packing.output:
+        own["output"] = int(packing.output) if packing.output.isdecimal() else packing.output
+    if any(isinstance(step, ToColours | ToGrey) for step in packing.preprocessing):
+        # These take grey pictures and colours.
+        own["image_channels"] = 0
+    return {
+        "version": "0.1.0",
+        "monai_version": monai.__version__,
+        "pytorch_version": torch.__version__.split("+")[0],
+        "numpy_version": np.__version__,
+        "name": packing.name or packing.weights.stem,
+        "intended_use": DISCLAIMER,
+        "network_data_format": {
+            "inputs": {"image": image},
+            "outputs": {"pred": prediction},
+        },
+        "napari_xai_med": own,
+    }
+
+
+def _ending(folder: Path, packing: Packing) -> str:
+    """Load the bundle, give its network something to see, and tell which function it ends in."""
+    import torch
+
+    from napari_xai_med.job import Job
+    from napari_xai_med.models.run import forward
+
+    with torch.no_grad():
+        return forward(load_bundle(folder), torch.zeros(1, *_input_shape(packing)), Job()).ending
+
+
+def _fitting(packing: Packing, ending: str) -> Packing:
+    """The packing with a head that fits what the network ends in."""
+    head = _head(packing)
+    if ending not in _FITTING or head in _FITTING[ending]:
+        return packing
+    if packing.head == AUTO and ending == "sigmoid":
+        return replace(packing, head=str(Head.MULTI_LABEL))
+    allowed = " or ".join(_FITTING[ending])
+    raise ModelError(f"The network ends in {ending}, which the head {head} does not fit; use {allowed}.")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import MeanOf, classifier_of, ones
+from monai.data import MetaTensor
+from torch import nn
+
+from napari_xai_med import explain, load_model, predict
+from napari_xai_med.cli import main
+from napari_xai_med.errors import InputError, ModelError, UntrustedError
+from napari_xai_med.image import Image
+from napari_xai_med.job import Job
+from napari_xai_med.options import option_fields
+from napari_xai_med.pipeline import network_view
+from napari_xai_med.preprocessing.base import Other, config_of, read_steps, steps, transform_of
+from napari_xai_med.preprocessing.files import read_preprocessing
+from napari_xai_med.preprocessing.presets import PRESETS, preset
+from napari_xai_med.preprocessing.steps import Flip, Resize, Window, ZScore
+from napari_xai_med.request import ExplainRequest
+from napari_xai_med.samples import sample_files
+
+SMALL = {"resize": {"spatial_size": (6, 7, 8)}, "pad_or_crop": {"spatial_size": (6, 7, 8)}}
+
+
+def picture(channels: int = 3) -> MetaTensor:
+    values = torch.as_tensor(np.random.default_rng(0).random((channels, 10, 11, 12)) * 200, dtype=torch.float32)
+    return MetaTensor(values, affine=torch.eye(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", steps())
+def test_every_step_becomes_a_configuration_and_comes_back(name: str) -> None:
+    step = steps()[name](**SMALL.get(name, {}))
+    assert read_steps(json.loads(json.dumps(config_of([step])))["transforms"]) == (step,)
+    result = transform_of([step], "test")(picture())
+    assert isinstance(result, MetaTensor)
+    assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize("name", steps())
+def test_every_option_is_explained(name: str) -> None:
+    assert all(item.metadata["text"].endswith(".") for item in option_fields(steps()[name]))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_comes_back_and_runs(name: str, dims: int) -> None:
+    chosen = preset(name, dims)
+    assert read_steps(config_of(chosen)["transforms"]) == chosen
+    image = picture() if dims == 3 else picture()[:, 0]
+    assert torch.isfinite(transform_of(chosen, "test")(image)).all()
+
+
+def test_windows_map_hounsfield_units_to_one() -> None:
+    values = torch.tensor([[[-2000.0, -1000.0, -300.0, 400.0, 3000.0]]])
+    expected = {"ct": [0, 0, 0.5, 1, 1], "ct_soft_tissue": [0, 0, 0, 1, 1], "ct_bone": [0, 0, 200 / 1800, 0.5, 1]}
+    for name, result in expected.items():
+        found = transform_of(preset(name, 2), "test")(MetaTensor(values))
+        np.testing.assert_allclose(found.flatten(), result, atol=1e-6)
+
+
+def test_what_a_step_cannot_say_is_kept_as_it_is() -> None:
+    entries: list[dict[str, Any]] = [
+        {"_target_": "LoadImaged", "keys": "image"},
+        {"_target_": "monai.transforms.Resized", "keys": ["image"], "spatial_size": 8, "mode": "area"},
+        {"_target_": "Resized", "keys": "image", "spatial_size": [8, 8], "mode": "bilinear", "align_corners": True},
+        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -1000, "a_max": 400, "b_min": 0, "b_max": 1},
+        {"_target_": "SqueezeDimd", "keys": "image", "dim": -1},
+        {"_target_": "ScaleIntensityd", "keys": ["image", "label"]},
+    ]
+    resize, aligned, window, squeeze, both = read_steps(entries)
+    assert resize == Resize(spatial_size=(8,), mode="area")
+    assert aligned == Other(entries[2])
+    # MONAI's own default is not to clip.
+    assert window == Window(a_min=-1000, a_max=400, b_min=0, b_max=1, clip=False)
+    assert both == Other(entries[5])
+    assert (squeeze.title, squeeze.config()) == ("SqueezeDimd", entries[4])
+
+
+@pytest.mark.parametrize("entry", ["Resized", {"keys": "image"}, {"_target_": 3}])
+def test_what_is_no_step_is_told(entry: Any) -> None:
+    with pytest.raises(InputError, match="is no preprocessing step; it needs a _target_"):
+        read_steps([entry])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"_target_": "os.system", "command": "touch hacked"},
+        {"_target_": "Lambdad", "keys": "image", "func": "$print"},
+        {"_target_": "ScaleIntensityd", "keys": "$__import__('os').system('touch hacked')"},
+    ],
+)
+def test_steps_run_no_code(entry: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UntrustedError):
+        transform_of(read_steps([entry]), "test")
+    with pytest.raises(UntrustedError):
+        predict(sample_files("chest_ct_lesion")[0], "chest_ct_3d", preprocessing=[entry])
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_embedded_classifiers_show_their_steps() -> None:
+    for name in ("chest_ct_3d", "chest_ct_2d"):
+        classifier = load_model(name)
+        assert classifier.steps is not None
+        assert not any(isinstance(step, Other) for step in classifier.steps)
+        image = Image.from_array(np.random.default_rng(0).normal(0, 500, (9, 40, 41)[3 - classifier.spatial_dims :]))
+        again = classifier.with_steps(classifier.steps)
+        torch.testing.assert_close(again.prepare(image).tensor, classifier.prepare(image).tensor, rtol=0, atol=0)
+
+
+def test_a_request_can_change_the_preprocessing_and_its_record_knows() -> None:
+    image = Image.from_array(np.random.default_rng(0).random((12, 14)).astype(np.float32), (2.0, 3.0))
+    classifier = classifier_of(MeanOf(ones(nn.Conv2d(1, 1, 1))), 2)
+    chosen = [Flip(spatial_axis=(1,)), Window(a_min=0, a_max=2, clip=False)]
+    prediction = predict(image, classifier, preprocessing=chosen)
+    np.testing.assert_allclose(prediction.logits[1], image.data.mean() / 2, rtol=1e-5)
+    attribution = explain(image, classifier, preprocessing=chosen, target=1)
+    # Turned and scaled for the network, and back in place for the user.
+    np.testing.assert_allclose(attribution.values, image.data[0] / 2 / image.data[0].size, rtol=1e-4)
+    request = attribution.record.explain_request
+    assert request == ExplainRequest.from_dict(json.loads(attribution.record.to_json())["request"])
+    again = explain(image, classifier, preprocessing=request.preprocessing, target=1)
+    assert again.record.result["sha256"] == attribution.record.result["sha256"]
+    assert "preprocessing=[{'_target_': 'Flipd'" in request.as_python("image", "model")
+    seen = network_view(image, classifier, request, Job())
+    np.testing.assert_allclose(seen.data[0], image.data[0][:, ::-1] / 2, rtol=1e-6)
+    assert "preprocessing" not in explain(image, classifier).record.request
+
+
+def test_a_preprocessing_that_fails_is_one_sentence() -> None:
+    image = Image.from_array(np.zeros((4, 4), np.float32))
+    with pytest.raises(ModelError, match=r"^The preprocessing of test failed on this image: [^.]*\.$"):
+        predict(image, classifier_of(nn.Flatten(), 2), preprocessing=[Flip(spatial_axis=(2,))])
+    with pytest.raises(InputError, match="no preprocessing preset 'ct_lungs'; choose one of ct, ct_lung"):
+        predict(image, classifier_of(nn.Flatten(), 2), preprocessing="ct_lungs")
+
+
+def test_files_and_presets_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "steps.json"
+    path.write_text(json.dumps(config_of([ZScore()])["transforms"]))
+    assert read_preprocessing(str(path), 2) == (ZScore(),)
+    path.write_text(json.dumps({"preprocessing": config_of([ZScore()])}))
+    assert read_preprocessing(str(path), 2) == (ZScore(),)
+    image = str(sample_files("slice_nodule")[0])
+    assert main(["predict", image, "--model", "chest_ct_2d", "--preprocessing", str(path)]) == 0
+    assert main(["predict", image, "--model", "chest_ct_2d", "--preprocessing", "nothing"]) == 2
+    path.write_text("no json")
+    assert main(["predict", image, "--model", "chest_ct_2d", "--preprocessing", str(path)]) == 2
+    path.write_text("{}")
+    assert main(["predict", image, "--model", "chest_ct_2d", "--preprocessing", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "There is no preset or file 'nothing'; the presets are ct, " in told
+    assert "is not valid JSON" in told
+    assert "holds no list of transforms" in told
+
+
+def test_any_number_of_channels_can_be_allowed() -> None:
+    colours = Image(np.random.default_rng(0).random((3, 6, 6), np.float32), Image.from_array(np.zeros((6, 6))).grid)
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = replace(classifier_of(network, 2), channels=0)
+    grey = replace(colours, data=colours.data[:1])
+    assert predict(colours, classifier, preprocessing="imagenet").logits.shape == (2,)
+    assert predict(grey, classifier, preprocessing="imagenet").logits.shape == (2,)
