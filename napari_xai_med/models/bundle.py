@@ -54,7 +54,8 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
         trusted = trust or sha256 in trusted_bundles()
         if not trusted:
             config = without_code(config, *needed)
-        network = kind().load(path, lambda: _build(source, config, network_key)).eval()
+        kind_of_file = kind()
+        network = kind_of_file.load(path, lambda: _build(source, config, network_key)).eval()
         own, inputs = metadata.get("napari_xai_med", {}), _input_format(metadata, source)
         return Classifier(
             name=str(metadata.get("name") or source.name),
@@ -69,7 +70,7 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
             source=_source(source),
             output=own.get("output"),
             facts=metadata,
-            gives=kind.gives,
+            gives=kind_of_file.gives_of(network),
             trusted=trusted,
         )
 

@@ -93,8 +93,8 @@ def _yaml(text: str) -> Any:
 
 
 def find_weights(folder: Path) -> tuple[Path, type[NetworkFormat]]:
-    """The file ``models/model.*`` of the first registered format that there is one of."""
-    for kind in formats().values():
+    """The file ``models/model.*``; of several the one whose format lets methods have most, weights first."""
+    for kind in sorted(formats().values(), key=lambda kind: (-len(kind.gives), kind.has_architecture)):
         for suffix in kind.suffixes:
             path = folder / "models" / f"model{suffix}"
             if path.is_file():
@@ -122,7 +122,11 @@ def format_of(path: Path) -> type[NetworkFormat]:
 
 def content_hash(folder: Path) -> str:
     """Hash of everything that decides what the classifier answers, code of a trusted bundle included."""
-    deciding = {find_config(folder, "inference"), find_config(folder, "metadata"), find_weights(folder)[0]}
+    weights = find_weights(folder)[0]
+    deciding = {find_config(folder, "inference"), find_config(folder, "metadata"), weights}
+    if weights.suffix == ".onnx":
+        # Its weights may lie in other files of its folder.
+        deciding |= {path for path in weights.parent.rglob("*") if path.is_file()}
     digest = hashlib.sha256()
     for path in sorted(deciding | set(folder.rglob("*.py"))):
         digest.update(path.relative_to(folder).as_posix().encode())

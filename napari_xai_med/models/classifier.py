@@ -188,6 +188,11 @@ class Classifier:
             If it can't be told.
         """
         if self.output is not None:
+            if hasattr(output, "shape"):
+                # A single tensor is no list of outputs: indexing it would choose an image.
+                raise ModelError(
+                    f"The network of {self.name} has a single output; take {self.output!r} out of the bundle."
+                )
             try:
                 output = output[self.output]
             except (KeyError, IndexError, TypeError) as error:

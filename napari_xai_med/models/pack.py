@@ -110,16 +110,18 @@ def pack(packing: Packing, folder: str | Path) -> Classifier:
         with TemporaryDirectory(prefix=".packing-", dir=target.parent) as temporary:
             made = Path(temporary) / target.name
             _write(packing, kind.has_architecture, made)
-            fitting = _fitting(packing, _ending(made, packing))
+            classifier = load_bundle(made)
+            fitting = _fitting(packing, _ending(classifier, packing))
             if fitting != packing:
                 shutil.rmtree(made)
                 _write(fitting, kind.has_architecture, made)
+                classifier = load_bundle(made)
             if target.exists():
                 target.rmdir()
             made.rename(target)
     except OSError as error:
         raise InputError(f"The bundle can't be written to {target}: {error.strerror or error}.") from error
-    return load_bundle(target)
+    return replace(classifier, source=str(target))
 
 
 def _write(packing: Packing, has_architecture: bool, folder: Path) -> None:
@@ -134,8 +136,13 @@ def _write(packing: Packing, has_architecture: bool, folder: Path) -> None:
         path = folder / "configs" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    main, *others = format_of(packing.weights)().files(packing.weights)
     (folder / "models").mkdir()
-    shutil.copyfile(packing.weights, folder / "models" / f"model{packing.weights.suffix.lower()}")
+    shutil.copyfile(main, folder / "models" / f"model{main.suffix.lower()}")
+    for file in others:
+        copy = folder / "models" / file.relative_to(main.parent)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def _architecture(packing: Packing) -> Architecture | None:
@@ -168,13 +175,18 @@ def _input_shape(packing: Packing) -> tuple[int, ...]:
     if packing.input_shape:
         return packing.input_shape
     architecture = _architecture(packing)
+    if architecture is not None:
+        own: tuple[int | None, ...] = architecture.input_shape(**_options(packing))
+    else:
+        facts = format_of(packing.weights)().facts(packing.weights)
+        own = facts.input_shape if facts else ()
     sizes = [step.spatial_size for step in packing.preprocessing if isinstance(step, Resize | PadOrCrop)]
-    if architecture is None:
-        raise InputError(f"Give the shape of the input that {packing.weights.name} takes, channels first.")
-    own = architecture.input_shape(**_options(packing))
     if sizes and len(sizes[-1]) == len(own) - 1 and min(sizes[-1]) > 0:
-        return (own[0], *sizes[-1])
-    return own
+        own = (own[0], *sizes[-1])
+    shape = tuple(n for n in own if n is not None)
+    if not shape or len(shape) < len(own):
+        raise InputError(f"Give the shape of the input that {packing.weights.name} takes, channels first.")
+    return shape
 
 
 def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str, Any]:
@@ -214,15 +226,15 @@ def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str,
     }
 
 
-def _ending(folder: Path, packing: Packing) -> str:
-    """Load the bundle, give its network something to see, and tell which function it ends in."""
+def _ending(classifier: Classifier, packing: Packing) -> str:
+    """Give the network something to see, and tell which function it ends in."""
     import torch
 
     from napari_xai_med.job import Job
     from napari_xai_med.models.run import forward
 
     with torch.no_grad():
-        return forward(load_bundle(folder), torch.zeros(1, *_input_shape(packing)), Job()).ending
+        return forward(classifier, torch.zeros(1, *_input_shape(packing)), Job()).ending
 
 
 def _fitting(packing: Packing, ending: str) -> Packing:

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from napari_xai_med.errors import ModelError
 from napari_xai_med.models.geometry import Follower, Geometry, steps_of
 from napari_xai_med.models.geometry_ops import RULES, same_shape
+from napari_xai_med.models.graphs.program import Part
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 
@@ -203,6 +204,8 @@ def _layer(name: str, module: nn.Module, output: Tensor, follower: Follower, spa
     else:
         jump = tuple(n / m for n, m in zip(spatial, shape, strict=True))
         field = ReceptiveField(jump, tuple((j - 1) / 2 for j in jump), jump, followed=False)
+    if isinstance(module, Part):
+        return Layer(name, module.kind, output.shape[1], shape, field, module.is_convolution)
     kind = type(module).__name__
     return Layer(name, kind, output.shape[1], shape, field, isinstance(module, _CONVOLUTIONS))
 

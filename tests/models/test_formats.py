@@ -39,6 +39,12 @@ def network() -> SmallCNN:
 def save(suffix: str, path: Path) -> None:
     if suffix == ".ts":
         torch.jit.trace(network(), torch.rand(1, 1, 16, 16, 16)).save(path)
+    elif suffix == ".pt2":
+        torch.export.save(torch.export.export(network(), (torch.rand(1, 1, 16, 16, 16),)), path)
+    elif suffix == ".onnx":
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(package, reason="ONNX files are made and read with it")
+        torch.onnx.export(network(), (torch.rand(1, 1, 16, 16, 16),), path, verbose=False)
     elif suffix == ".safetensors":
         save_file(network().state_dict(), path)
     else:
@@ -71,6 +77,15 @@ def test_torchscript_has_no_layers_and_says_so(tmp_path: Path) -> None:
     assert classifier.layers((1, 16, 16, 16)) == ()
     with pytest.raises(ModelError, match="Grad-CAM needs layers, which the format of b does not give"):
         explain(IMAGE, classifier)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_of_several_files_the_one_that_gives_most_is_taken(tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b", ".ts")
+    save(".pt2", bundle / "models" / "model.pt2")
+    assert bundle_files.find_weights(bundle)[0].name == "model.pt2"
+    save(".pt", bundle / "models" / "model.pt")
+    assert bundle_files.find_weights(bundle)[0].name == "model.pt"
 
 
 def zipped(bundle: Path, path: Path, top: str = "") -> Path:
@@ -136,6 +151,8 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch
     "content", [b"", b"no network", b"\x80\x04K\x01.", b"\xff" * 64], ids=["empty", "text", "pickle", "header"]
 )
 def test_broken_files_are_one_sentence(suffix: str, content: bytes, tmp_path: Path) -> None:
+    if suffix == ".onnx":
+        pytest.importorskip("onnx", reason="ONNX files are read with it")
     bundle = write_bundle(tmp_path / "b", CONFIG, ("a", "b"))
     (bundle / "models" / f"model{suffix}").write_bytes(content)
     with pytest.raises(ModelError, match=r"is not a|not fit"):

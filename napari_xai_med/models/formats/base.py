@@ -13,6 +13,8 @@ from napari_xai_med.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from napari_xai_med.models.graphs.program import NetworkFacts
+
 
 class Gives(StrEnum):
     """What a network lets a method have."""
@@ -31,7 +33,7 @@ class NetworkFormat(ABC):
     suffixes : tuple of str
         Of its files, in small letters.
     gives : frozenset of Gives
-        What a network of this format lets a method have.
+        What a network of this format lets a method have, at most; see `gives_of`.
     has_architecture : bool
         Whether the file holds the network itself, or weights only.
     """
@@ -56,6 +58,18 @@ class NetworkFormat(ABC):
         ModelError
             If the file is damaged or does not fit the architecture.
         """
+
+    def facts(self, path: Path) -> NetworkFacts | None:  # noqa: ARG002  # for formats that say something
+        """What a file says about its network, if it says anything."""
+        return None
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The file, and others in its folder or below that belong to it."""
+        return (path,)
+
+    def gives_of(self, module: nn.Module) -> frozenset[Gives]:  # noqa: ARG002  # for formats where it depends
+        """What a network that `load` gave lets a method have."""
+        return self.gives
 
 
 _registry = Registry("napari_xai_med.models.formats")

@@ -1,0 +1,160 @@
+"""Programs of torch.export.
+
+``torch.export.load`` unpickles whatever the file says and evaluates expressions in it, so that a file can run
+any code. It is not used here: the archive is read as what it is, JSON and numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from napari_xai_med.errors import ModelError, UntrustedError
+from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
+from napari_xai_med.models.graphs.exported import DTYPES, steps_of_graph
+from napari_xai_med.models.graphs.program import NetworkFacts, Program, Step
+
+_ENDINGS = {"softmax": "softmax", "_softmax": "softmax", "log_softmax": "softmax", "_log_softmax": "softmax"} | {
+    "sigmoid": "sigmoid"
+}
+
+_DAMAGED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, OSError, EOFError)
+
+
+@register
+class Exported(NetworkFormat):
+    """A program written by ``torch.export.save``, with PyTorch 2.8 or later."""
+
+    name: ClassVar[str] = "torch.export"
+    suffixes: ClassVar[tuple[str, ...]] = (".pt2",)
+    gives: ClassVar[frozenset[Gives]] = frozenset(Gives)
+    has_architecture: ClassVar[bool] = True
+
+    def load(self, path: Path, architecture: Callable[[], nn.Module]) -> nn.Module:  # noqa: ARG002  # it is in the file
+        """Load the network; see `NetworkFormat`."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return _program(_Archive(archive, path))
+        except (UntrustedError, ModelError):
+            raise
+        except (zipfile.BadZipFile, NotImplementedError, RecursionError, *_DAMAGED) as error:
+            raise ModelError(
+                f"{path} is not a program of torch.export, or is damaged; save it with torch.export.save."
+            ) from error
+
+    def gives_of(self, module: nn.Module) -> frozenset[Gives]:
+        """Without layers where the file fixes several images: a map could not be told from the others'."""
+        return frozenset({Gives.GRADIENTS}) if getattr(module, "batch", None) not in (None, 1) else self.gives
+
+    def facts(self, path: Path) -> NetworkFacts:
+        """What the file says about its network."""
+        program = self.load(path, nn.Identity)
+        assert isinstance(program, Program)
+        return program.facts
+
+
+class _Archive:
+    """The files in a program's zip, which lie under one folder."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self._archive, self.path = archive, path
+        # Written without compression: what claims to be larger than the file is made to fill the memory.
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise ModelError(f"{path} claims to hold more than its size; save it again with torch.export.save.")
+        self._files = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
+        if "models/model.json" not in self._files:
+            advice = "export it again with PyTorch 2.8 or later" if "version" in archive.namelist() else "save it anew"
+            raise ModelError(f"{path} holds no models/model.json as torch.export.save writes it; {advice}.")
+        if self.read("byteorder") != b"little":
+            raise ModelError(f"{path} was written on a big-endian computer; export it again on another.")
+
+    def read(self, name: str) -> bytes:
+        return self._archive.read(self._files[name])
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.read(name))
+
+    def tensors(self, folder: str) -> dict[str, Tensor]:
+        """All tensors by name in the folder "weights" or "constants"."""
+        storages: dict[str, bytearray] = {}
+        tensors = {}
+        for name, item in self.json(f"data/{folder}/model_{folder}_config.json")["config"].items():
+            file = str(item["path_name"])
+            if item["use_pickle"] or not file.startswith(("weight_", "tensor_")):
+                raise UntrustedError(
+                    f"{self.path} was refused because {name!r} in it is stored as code; export only plain tensors."
+                )
+            storage = storages.setdefault(file, bytearray(self.read(f"data/{folder}/{file}")))
+            tensors[name] = _tensor(storage, item["tensor_meta"])
+            if item["is_param"]:
+                tensors[name] = nn.Parameter(tensors[name], requires_grad=False)
+        return tensors
+
+
+def _tensor(storage: bytearray, meta: Mapping[str, Any]) -> Tensor:
+    sizes, strides = ([int(n["as_int"]) for n in meta[key]] for key in ("sizes", "strides"))
+    dtype = DTYPES[meta["dtype"]]
+    flat = torch.frombuffer(storage, dtype=dtype) if storage else torch.empty(0, dtype=dtype)
+    if math.prod(sizes) > len(flat) or meta["layout"] != 7:
+        raise ValueError("a tensor is larger than what is stored of it")
+    return flat.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
+
+
+def _program(archive: _Archive) -> Program:
+    content = archive.json("models/model.json")
+    if content["schema_version"]["major"] != 8:
+        raise ModelError(f"{archive.path} was written by another PyTorch than this; export it again.")
+    module = content["graph_module"]
+    graph, signature = module["graph"], module["signature"]
+    tensors = archive.tensors("weights") | archive.tensors("constants")
+    state: dict[str, tuple[str, Tensor]] = {}
+    images: list[str] = []
+    for spec in signature["input_specs"]:
+        ((kind, item),) = spec.items()
+        key = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
+        if kind in key:
+            state[item["arg"]["name"]] = (item[key[kind]], tensors[item[key[kind]]])
+        elif kind == "user_input" and set(item["arg"]) == {"as_tensor"}:
+            images.append(item["arg"]["as_tensor"]["name"])
+        else:
+            raise ModelError(
+                f"The network in {archive.path} takes more than an image; export one that takes only that."
+            )
+    if len(images) != 1:
+        raise ModelError(f"The network in {archive.path} takes {len(images)} inputs; export one that takes an image.")
+    outputs = [
+        item["user_output"]["arg"]["as_tensor"]["name"] for item in signature["output_specs"] if "user_output" in item
+    ]
+    sizes = graph["tensor_values"]
+    batch, *shape = (_size(n) for n in sizes[images[0]]["sizes"])
+    count = _size(sizes[outputs[0]]["sizes"][1]) if len(sizes[outputs[0]]["sizes"]) > 1 else None
+    ending, outputs = _before_ending(graph["nodes"], outputs, len(sizes[outputs[0]]["sizes"]))
+    steps: list[Step] = steps_of_graph(graph["nodes"], images[0])
+    facts = NetworkFacts(tuple(shape), count, ending)
+    return Program(steps, images[0], outputs, state=state, constants={}, batch=batch, facts=facts)
+
+
+def _size(size: Mapping[str, Any]) -> int | None:
+    """A length, or None for one that the file leaves open. Its expression is text, and stays text."""
+    return int(size["as_int"]) if "as_int" in size else None
+
+
+def _before_ending(nodes: list[Any], outputs: list[str], rank: int) -> tuple[str, list[str]]:
+    """How the network ends, and its outputs without that: explanations are about logits."""
+    if len(outputs) != 1:
+        return "linear", outputs
+    for node in nodes:
+        if [output.get("as_tensor", {}).get("name") for output in node["outputs"]] != outputs:
+            continue
+        ending = _ENDINGS.get(str(node["target"]).removeprefix("torch.ops.aten.").partition(".")[0], "linear")
+        arguments = {item["name"]: item["arg"] for item in node["inputs"]}
+        if ending == "sigmoid" or (ending == "softmax" and arguments["dim"]["as_int"] in (1, 1 - rank)):
+            return ending, [arguments["self"]["as_tensor"]["name"]]
+    return "linear", outputs

@@ -1,0 +1,194 @@
+"""ONNX: a network of any framework. Predictions come from onnxruntime, gradients from a converted network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_xai_med.errors import ModelError
+from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
+from napari_xai_med.models.graphs.program import NetworkFacts, Program
+
+_TOLERANCE = 1e-4
+"""Difference of the converted network's answer from onnxruntime's, relative to the largest number in it."""
+
+_LENGTHS = (64, 32, 96, 128, 224, 28)
+"""Axes that may have any length are tried with these."""
+
+_LARGEST_TRIED = 2**28
+"""Numbers in an image above which the conversion is not tried: it takes several times their memory."""
+
+_FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+
+
+@register
+class Onnx(NetworkFormat):
+    """A network as an ONNX graph.
+
+    It is converted to PyTorch. Only if the converted network answers as onnxruntime does, it is used;
+    otherwise the network can be asked for predictions, and for explanations that need nothing else.
+    """
+
+    name: ClassVar[str] = "ONNX"
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
+    gives: ClassVar[frozenset[Gives]] = frozenset(Gives)
+    has_architecture: ClassVar[bool] = True
+
+    def load(self, path: Path, architecture: Callable[[], nn.Module]) -> nn.Module:  # noqa: ARG002  # it is in the file
+        """Load the network; see `NetworkFormat`."""
+        model, ending = _read(path)
+        from napari_xai_med.models.graphs.onnx_program import facts_of
+
+        facts, batch = facts_of(model, ending)
+        session = _session(model, path)
+        if session.get_inputs()[0].type not in _FLOATS:
+            raise ModelError(
+                f"The network in {path} takes no image but {session.get_inputs()[0].type}; export another."
+            )
+        runtime = OnnxNetwork(session, facts, batch)
+        return _converted(model, runtime) or runtime
+
+    def gives_of(self, module: nn.Module) -> frozenset[Gives]:
+        """Nothing but predictions where the conversion did not work."""
+        if not isinstance(module, Program):
+            return frozenset()
+        return self.gives if module.batch in (None, 1) else frozenset({Gives.GRADIENTS})
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The file, and those that hold its weights."""
+        # Checked first: a hostile file may name any other.
+        _read(path)
+        from napari_xai_med.models.graphs.onnx_check import weight_files
+
+        return (path, *weight_files(path))
+
+    def facts(self, path: Path) -> NetworkFacts:
+        """What the file says about its network."""
+        model, ending = _read(path)
+        from napari_xai_med.models.graphs.onnx_program import facts_of
+
+        return facts_of(model, ending)[0]
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    """The checked content of a file without its ending, and what that was."""
+    try:
+        from napari_xai_med.models.graphs.onnx_check import read_onnx
+        from napari_xai_med.models.graphs.onnx_program import cut_ending, images_of
+    except ImportError as error:
+        raise _missing(path) from error
+    model = read_onnx(path)
+    images = images_of(model)
+    if len(images) != 1 or len(images[0].type.tensor_type.shape.dim) not in (4, 5):
+        raise ModelError(
+            f"The network in {path} does not take one image of two or three dimensions with a batch axis and "
+            "channels first; export one that does."
+        )
+    return model, cut_ending(model)
+
+
+def _missing(path: Path) -> ModelError:
+    return ModelError(f"{path.name} needs the packages onnx and onnxruntime: pip install onnx onnxruntime.")
+
+
+def _session(model: Any, path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise _missing(path) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise ModelError(f"onnxruntime can't run {path}: {_first_line(error)}; export it again.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+class OnnxNetwork(nn.Module):
+    """A network that onnxruntime computes: without gradients and layers.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    facts : NetworkFacts
+    batch : int, optional
+        Number of images that the file fixes; None for any.
+    """
+
+    def __init__(self, session: Any, facts: NetworkFacts, batch: int | None) -> None:
+        super().__init__()
+        self._session, self.facts, self.batch = session, facts, batch
+        self.ending = "" if facts.ending == "linear" else facts.ending
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxNetwork:
+        """The same network: it can't be copied, and nothing in it changes."""
+        return self
+
+    def forward(self, images: Tensor) -> Any:
+        """What the network gives for images, shape (N, C, *spatial): a tensor, or a tuple of several."""
+        array = images.detach().cpu().numpy()
+        if self.batch is None or len(array) == self.batch:
+            rows = [self._run(array)]
+        else:
+            rows = [[o[:1] for o in self._run(np.repeat(array[k : k + 1], self.batch, 0))] for k in range(len(array))]
+        results = tuple(
+            torch.from_numpy(np.concatenate(parts)).float().to(images.device) for parts in zip(*rows, strict=True)
+        )
+        return results[0] if len(results) == 1 else results
+
+    def _run(self, array: Any) -> list[Any]:
+        item = self._session.get_inputs()[0]
+        try:
+            results: list[Any] = self._session.run(None, {item.name: array.astype(_FLOATS[item.type])})
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise ValueError(_first_line(error)) from error
+        return results
+
+
+def _converted(model: Any, runtime: OnnxNetwork) -> Program | None:
+    """The network in PyTorch; None if it can't be converted, or answers otherwise than onnxruntime."""
+    from napari_xai_med.models.graphs.onnx_layers import Unsupported
+    from napari_xai_med.models.graphs.onnx_program import program_of
+
+    failures = (Unsupported, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+    try:
+        program = program_of(model, runtime.facts, runtime.batch)
+        return program if _agree(program, runtime) else None
+    except failures:
+        return None
+
+
+def _agree(program: Program, runtime: OnnxNetwork) -> bool:
+    """Whether two networks answer alike to noise; of two images, to see that they can take several."""
+    shape = runtime.facts.input_shape
+    for length in _LENGTHS if None in shape else (0,):
+        noise = torch.Generator().manual_seed(0)
+        tried = [n or length for n in shape]
+        if math.prod(tried) > _LARGEST_TRIED:
+            return False
+        images = torch.randn((2, *tried), generator=noise)
+        try:
+            expected = runtime(images)
+        except ValueError:
+            continue
+        with torch.no_grad():
+            answer = program(images)
+        both = zip(*(x if isinstance(x, tuple) else (x,) for x in (expected, answer)), strict=True)
+        return all(a.shape == b.shape and _close(a, b.float()) for a, b in both)
+    return False
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    # Not relative to 1: two networks that both answer almost nothing need not be the same.
+    scale = max(1e-2, float(a.abs().max()))
+    return bool(a.isfinite().all()) and float((a - b).abs().max()) <= _TOLERANCE * scale
