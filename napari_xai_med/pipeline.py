@@ -26,6 +26,7 @@ from napari_xai_med.models.run import predict, prediction_from
 from napari_xai_med.preprocessing.base import read_steps
 from napari_xai_med.record import Record, software
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.windows import attribute
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _explain(image: Image, classifier: Classifier, request: ExplainRequest, job:
     job.step(0.0, "Preprocessing")
     network_input = classifier.prepare(section.image)
     wanted = None if request.target is None else classifier.find_class(request.target)
-    maps, answer = explainer.attribute(classifier, network_input.tensor, [(0, wanted)], job.part(0.05, 0.9))
+    maps, answer = attribute(explainer, classifier, network_input.tensor, [(0, wanted)], job.part(0.05, 0.9))
     notices = (*image.notices, *doubts(classifier, section.image, network_input))
     prediction = prediction_from(classifier, network_input, answer, notices)
     target = prediction.top if wanted is None else wanted
@@ -195,6 +196,7 @@ def _record(
             "ends_in": prediction.ending,
             "class_names": list(classifier.class_names),
             "trusted": classifier.trusted,
+            "sliding_window": None if classifier.windows is None else classifier.windows.to_dict(),
         },
         method=dict(raw.facts),
         result={

@@ -15,6 +15,7 @@ from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.models.bundle_files import content_hash, find_weights, opened, read_config
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.models.trust import without_code
 from napari_xai_med.models.trusted import trusted_bundles
 from napari_xai_med.preprocessing.base import KEY, READING, AnyStep, applied, read_steps
@@ -72,6 +73,7 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
             facts=metadata,
             gives=kind_of_file.gives_of(network),
             trusted=trusted,
+            windows=_windows(own, source),
         )
 
 
@@ -161,6 +163,14 @@ def _head(metadata: dict[str, Any], folder: Path) -> Head:
         return Head(stated)
     except ValueError as error:
         raise ModelError(f"There is no head {stated!r}; choose one of {', '.join(Head)}.") from error
+
+
+def _windows(own: dict[str, Any], folder: Path) -> SlidingWindow | None:
+    stated = own.get("sliding_window")
+    try:
+        return None if stated is None else SlidingWindow.from_dict(stated)
+    except ModelError as error:
+        raise ModelError(f"{folder.name} can't be used as its metadata.json says: {error}") from error
 
 
 def _source(folder: Path) -> str:

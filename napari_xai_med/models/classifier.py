@@ -16,6 +16,7 @@ from napari_xai_med.grid import Float
 from napari_xai_med.image import Image
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.preprocessing.base import AnyStep, transform_of
 
 if TYPE_CHECKING:
@@ -111,6 +112,13 @@ class Classifier:
         Whether the user allowed its bundle to run code.
     steps : tuple of Step or Other, optional
         The preprocessing as it can be seen and changed; None if it is code.
+    windows : SlidingWindow, optional
+        How the network looks at its input by windows; None if it takes all of it at once.
+
+    Raises
+    ------
+    ModelError
+        If a sliding window does not fit the rest.
     """
 
     name: str
@@ -127,6 +135,21 @@ class Classifier:
     gives: frozenset[Gives] = frozenset(Gives)
     trusted: bool = False
     steps: tuple[AnyStep, ...] | None = field(default=None, repr=False)
+    windows: SlidingWindow | None = None
+
+    def __post_init__(self) -> None:
+        if self.windows is None:
+            return
+        if self.head is Head.SEGMENTATION:
+            raise ModelError(
+                f"{self.name} is a segmentation, whose answers can't be put together from windows; "
+                "take its sliding window away."
+            )
+        if len(self.windows.roi_size) != self.spatial_dims:
+            raise ModelError(
+                f"{self.name} takes {self.spatial_dims}D images and its sliding window is "
+                f"{len(self.windows.roi_size)}D; give a roi_size of {self.spatial_dims} numbers."
+            )
 
     def with_steps(self, steps: Sequence[AnyStep]) -> Classifier:
         """The same network behind another preprocessing."""
@@ -227,12 +250,15 @@ class Classifier:
         Parameters
         ----------
         input_shape : tuple of int
-            (C, *spatial) of the network's input, as `NetworkInput.tensor` has it behind its batch axis.
+            (C, *spatial) of the network's input, as `NetworkInput.tensor` has it behind its batch axis. With a
+            sliding window the layers are those of one window, whatever the size of the input.
         """
         from napari_xai_med.models.receptive_field import trace_layers
 
         if Gives.LAYERS not in self.gives:
             return ()
+        if self.windows is not None:
+            input_shape = (input_shape[0], *self.windows.roi_size)
         if input_shape not in self._layers:
             self._layers[input_shape] = trace_layers(self.network, input_shape)
         return self._layers[input_shape]

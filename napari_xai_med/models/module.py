@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,7 @@ from napari_xai_med.errors import ModelError
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.run import untouched
+from napari_xai_med.models.sliding_window import SlidingWindow
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +27,7 @@ def classifier_from_module(
     head: Head | str | None = None,
     output: str | int | None = None,
     name: str = "",
+    sliding_window: SlidingWindow | Mapping[str, Any] | None = None,
 ) -> Classifier:
     """A classifier from a PyTorch network, its class names and its preprocessing.
 
@@ -46,6 +48,9 @@ def classifier_from_module(
         Which of several outputs the logits are.
     name : str
         How to call it; the class's name by default.
+    sliding_window : SlidingWindow or mapping, optional
+        For a network that is meant for patches: how it looks at larger images by windows. `input_shape` is
+        then that of a window.
 
     Returns
     -------
@@ -54,7 +59,8 @@ def classifier_from_module(
     Raises
     ------
     ModelError
-        If the network's first layers do not tell how many axes and channels it takes.
+        If the network's first layers do not tell how many axes and channels it takes, or the sliding window
+        can't be.
     """
     while isinstance(inner := getattr(network, "module", getattr(network, "_orig_mod", None)), torch.nn.Module):
         # What data parallelism and compilation wrap: hooks and layer names belong to it.
@@ -67,6 +73,8 @@ def classifier_from_module(
     if kind is Head.ONE_LOGIT and len(names) == 1:
         names = (f"not {names[0]}", names[0])
     dims, channels = _input_of(network)
+    if sliding_window is not None and not isinstance(sliding_window, SlidingWindow):
+        sliding_window = SlidingWindow.from_dict(sliding_window)
     return Classifier(
         name=name or type(network).__name__,
         network=network,
@@ -78,6 +86,7 @@ def classifier_from_module(
         sha256=_hash(network),
         source="",
         output=output,
+        windows=sliding_window,
     )
 
 

@@ -166,12 +166,15 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
 
 def predict(image: Image, classifier: Classifier, job: Job | None = None) -> Prediction:
     """Ask a classifier about an image; see `napari_xai_med.predict`."""
+    # Imported here: the windows need this file to run the network on each of them.
+    from napari_xai_med.windows import answer_of
+
     job = job or Job()
     job.step(0.0, "Preprocessing")
     network_input = classifier.prepare(image)
     with torch.no_grad():
-        answer = forward(classifier, network_input.tensor, job.part(0.3, 1.0))
-    notices = (*image.notices, *doubts(classifier, image, network_input))
+        answer, told = answer_of(classifier, network_input.tensor, job.part(0.3, 1.0))
+    notices = (*image.notices, *doubts(classifier, image, network_input), *told)
     return prediction_from(classifier, network_input, answer, notices)
 
 
