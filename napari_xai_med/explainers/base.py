@@ -104,7 +104,11 @@ def reason_against(explainer: type[Explainer], classifier: Classifier) -> str:
     missing = sorted(explainer.needs - classifier.gives)
     if not missing:
         return ""
-    return f"{explainer.title} needs {' and '.join(missing)}, which the format of {classifier.name} does not give."
+    limit = classifier.network_facts.limit
+    reason = (
+        f"{classifier.name} does not give: {limit}." if limit else f"the format of {classifier.name} does not give."
+    )
+    return f"{explainer.title} needs {' and '.join(missing)}, which {reason}"
 
 
 def make_explainer(name: str, options: Mapping[str, Any]) -> Explainer:

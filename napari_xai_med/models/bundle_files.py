@@ -37,14 +37,15 @@ def opened(source: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="napari-xai-med-") as temporary:
         try:
             with zipfile.ZipFile(source) as archive:
-                _check_archive(archive, source)
+                check_archive(archive, source)
                 archive.extractall(temporary)
         except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
             raise ModelError(f"{source} can't be unpacked: {error}.") from error
         yield _top(Path(temporary))
 
 
-def _check_archive(archive: zipfile.ZipFile, source: Path) -> None:
+def check_archive(archive: zipfile.ZipFile, source: Path) -> None:
+    """Raise a `ModelError` if a zip is too large, an `UntrustedError` if it would be unpacked outside of its folder."""
     if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ARCHIVE:
         raise ModelError(f"{source} unpacks to more than {LARGEST_ARCHIVE / 1e9:.0f} GB; unpack it yourself first.")
     for entry in archive.infolist():

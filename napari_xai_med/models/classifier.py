@@ -15,6 +15,7 @@ from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.grid import Float
 from napari_xai_med.image import Image
 from napari_xai_med.models.formats.base import Gives
+from napari_xai_med.models.formats.facts import NetworkFacts
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.preprocessing.base import AnyStep, transform_of
@@ -239,6 +240,12 @@ class Classifier:
         if str(target).isdecimal() and int(target) < len(self.class_names):
             return int(target)
         raise InputError(f"{self.name} has no class {target!r}; choose one of {', '.join(self.class_names)}.")
+
+    @property
+    def network_facts(self) -> NetworkFacts:
+        """What the network's file says about it; next to nothing for formats that say nothing."""
+        facts = getattr(self.network, "facts", None)
+        return facts if isinstance(facts, NetworkFacts) else NetworkFacts((), ())
 
     @cached_property
     def _layers(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:

@@ -32,6 +32,7 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
     stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
     own = classifier.facts.get("napari_xai_med", {})
     sentences = (
+        *classifier.network_facts.notices,
         _about_units(classifier, image, stated.get("format")),
         _about_spacing(classifier, image, own.get("spacing")),
         _about_values(classifier, image, network_input, stated.get("value_range")),

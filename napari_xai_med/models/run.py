@@ -82,7 +82,10 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
                 f"{classifier.name} can't take an input of shape {tuple(inputs.shape)}: {reason}."
             ) from error
     before, ending = endings.undo(classifier.chosen_output(output))
-    answer = classifier.head.answer(before, len(classifier.class_names), ending or getattr(network, "ending", ""))
+    # Some networks say what was taken off each of their outputs.
+    endings_of: dict[Any, str] = getattr(network, "endings", {})
+    stated = endings_of.get(classifier.output, getattr(network, "ending", ""))
+    answer = classifier.head.answer(before, len(classifier.class_names), ending or stated)
     if not bool(answer.logits.isfinite().all()):
         raise ModelError(_not_finite(classifier, inputs))
     return answer

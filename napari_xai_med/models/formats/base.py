@@ -13,7 +13,7 @@ from napari_xai_med.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from napari_xai_med.models.graphs.program import NetworkFacts
+    from napari_xai_med.models.formats.facts import NetworkFacts
 
 
 class Gives(StrEnum):

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from napari_xai_med.errors import ModelError, UntrustedError
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
+from napari_xai_med.models.formats.facts import NetworkFacts, Output
 from napari_xai_med.models.graphs.exported import DTYPES, steps_of_graph
-from napari_xai_med.models.graphs.program import NetworkFacts, Program, Step
+from napari_xai_med.models.graphs.program import Program, Step, only_in_batches
 
 _ENDINGS = {"softmax": "softmax", "_softmax": "softmax", "log_softmax": "softmax", "_log_softmax": "softmax"} | {
     "sigmoid": "sigmoid"
@@ -134,10 +135,12 @@ def _program(archive: _Archive) -> Program:
     ]
     sizes = graph["tensor_values"]
     batch, *shape = (_size(n) for n in sizes[images[0]]["sizes"])
-    count = _size(sizes[outputs[0]]["sizes"][1]) if len(sizes[outputs[0]]["sizes"]) > 1 else None
-    ending, outputs = _before_ending(graph["nodes"], outputs, len(sizes[outputs[0]]["sizes"]))
+    counts = [[_size(n) for n in sizes[name]["sizes"]] for name in outputs]
+    names = list(outputs)
+    ending, outputs = _before_ending(graph["nodes"], outputs, len(counts[0]))
     steps: list[Step] = steps_of_graph(graph["nodes"], images[0])
-    facts = NetworkFacts(tuple(shape), count, ending)
+    told = [Output(name, n[1] if len(n) > 1 else None, ending) for name, n in zip(names, counts, strict=True)]
+    facts = NetworkFacts(tuple(shape), tuple(told), limit=only_in_batches(batch))
     return Program(steps, images[0], outputs, state=state, constants={}, batch=batch, facts=facts)
 
 

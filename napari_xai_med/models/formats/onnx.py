@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from napari_xai_med.errors import ModelError
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
-from napari_xai_med.models.graphs.program import NetworkFacts, Program
+from napari_xai_med.models.formats.facts import NetworkFacts
+from napari_xai_med.models.graphs.program import Program, only_in_batches
 
 _TOLERANCE = 1e-4
 """Difference of the converted network's answer from onnxruntime's, relative to the largest number in it."""
@@ -52,7 +54,11 @@ class Onnx(NetworkFormat):
                 f"The network in {path} takes no image but {session.get_inputs()[0].type}; export another."
             )
         runtime = OnnxNetwork(session, facts, batch)
-        return _converted(model, runtime) or runtime
+        converted = _converted(model, runtime)
+        if isinstance(converted, Program):
+            return converted
+        runtime.facts = replace(facts, limit=converted)
+        return runtime
 
     def gives_of(self, module: nn.Module) -> frozenset[Gives]:
         """Nothing but predictions where the conversion did not work."""
@@ -128,7 +134,7 @@ class OnnxNetwork(nn.Module):
     def __init__(self, session: Any, facts: NetworkFacts, batch: int | None) -> None:
         super().__init__()
         self._session, self.facts, self.batch = session, facts, batch
-        self.ending = "" if facts.ending == "linear" else facts.ending
+        self.ending = facts.ending
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxNetwork:
         """The same network: it can't be copied, and nothing in it changes."""
@@ -155,17 +161,20 @@ class OnnxNetwork(nn.Module):
         return results
 
 
-def _converted(model: Any, runtime: OnnxNetwork) -> Program | None:
-    """The network in PyTorch; None if it can't be converted, or answers otherwise than onnxruntime."""
+def _converted(model: Any, runtime: OnnxNetwork) -> Program | str:
+    """The network in PyTorch; why not, if it can't be converted or answers otherwise than onnxruntime."""
     from napari_xai_med.models.graphs.onnx_layers import Unsupported
     from napari_xai_med.models.graphs.onnx_program import program_of
 
     failures = (Unsupported, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
     try:
-        program = program_of(model, runtime.facts, runtime.batch)
-        return program if _agree(program, runtime) else None
-    except failures:
-        return None
+        facts = replace(runtime.facts, limit=only_in_batches(runtime.batch))
+        program = program_of(model, facts, runtime.batch)
+        return program if _agree(program, runtime) else "converted to PyTorch it answers otherwise"
+    except Unsupported as reason:
+        return f"{reason} has no counterpart in PyTorch here"
+    except failures as error:
+        return f"it can't be converted to PyTorch: {_first_line(error)}"
 
 
 def _agree(program: Program, runtime: OnnxNetwork) -> bool:

@@ -11,9 +11,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from napari_xai_med.models.formats.facts import NetworkFacts, Output
 from napari_xai_med.models.graphs.onnx_layers import Attributes, Unsupported
 from napari_xai_med.models.graphs.onnx_ops import CONVOLUTIONS, OPERATORS
-from napari_xai_med.models.graphs.program import NetworkFacts, Program, Step
+from napari_xai_med.models.graphs.program import Program, Step
 
 _ENDINGS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
@@ -52,12 +53,14 @@ def opset_of(model: Any) -> int:
 def facts_of(model: Any, ending: str) -> tuple[NetworkFacts, int | None]:
     """What a graph says about its input and output, and the number of images it fixes."""
     (image,) = images_of(model)
-    lengths = [n.dim_value if n.HasField("dim_value") and n.dim_value > 0 else None for n in _dims(image)]
-    results = [
-        n.dim_value if n.HasField("dim_value") and n.dim_value > 0 else None for n in _dims(model.graph.output[0])
-    ]
+    lengths = _lengths(image)
+    outputs = []
+    for value in model.graph.output:
+        numbers = _lengths(value)
+        outputs.append(Output(value.name, numbers[1] if len(numbers) > 1 else None, ending))
     batch, shape = (lengths[0] if lengths else None), tuple(lengths[1:])
-    return NetworkFacts(shape, results[1] if len(results) > 1 else None, ending), batch
+    version = f"{model.producer_name} {model.producer_version}".strip()
+    return NetworkFacts(shape, tuple(outputs), version), batch
 
 
 def images_of(model: Any) -> list[Any]:
@@ -66,8 +69,10 @@ def images_of(model: Any) -> list[Any]:
     return [item for item in model.graph.input if item.name not in weights]
 
 
-def _dims(value: Any) -> Sequence[Any]:
-    return list(value.type.tensor_type.shape.dim)
+def _lengths(value: Any) -> list[int | None]:
+    """The lengths of a value's axes; None for those that the file leaves open."""
+    dims = value.type.tensor_type.shape.dim
+    return [n.dim_value if n.HasField("dim_value") and n.dim_value > 0 else None for n in dims]
 
 
 def program_of(model: Any, facts: NetworkFacts, batch: int | None) -> Program:

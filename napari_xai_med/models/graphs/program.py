@@ -15,27 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_xai_med.models.formats.facts import NetworkFacts
+
 LARGEST_TENSOR = 2**33
 """Numbers in one tensor that a file may ask for; 32 GB, more than a classifier of images ever needs."""
 
 
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What a file says about its network.
-
-    Parameters
-    ----------
-    input_shape : tuple of int or None
-        (C, *spatial); None for an axis that may have any length.
-    outputs : int, optional
-        Numbers that the network gives for an image; None if the file does not say.
-    ending : str
-        How the network in the file ends: "softmax", "sigmoid" or "linear". The first two are taken off.
-    """
-
-    input_shape: tuple[int | None, ...]
-    outputs: int | None
-    ending: str
+def only_in_batches(batch: int | None) -> str:
+    """Why a network's layers can't be had, if its file fixes a number of images."""
+    return "" if batch in (None, 1) else f"it takes {batch} images at once"
 
 
 @dataclass(frozen=True)
@@ -128,7 +116,7 @@ class Program(nn.Module):
     ) -> None:
         super().__init__()
         self.facts, self.batch = facts, batch
-        self.ending = "" if facts.ending == "linear" else facts.ending
+        self.ending = facts.ending
         self._steps, self._input, self._outputs = tuple(steps), input_name, tuple(outputs)
         self._constants = dict(constants)
         self._changed = {step.changes for step in steps if step.changes}

@@ -1,0 +1,183 @@
+"""Networks of Keras answer as in Keras, and are explained as Keras' own gradients say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import classifier_of, write_bundle
+from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, saved, separable, zunair
+
+from napari_xai_med import Image, explain, load_model, predict
+from napari_xai_med.explainers.base import make_explainer
+from napari_xai_med.job import Job
+from napari_xai_med.models.formats.base import Gives
+from napari_xai_med.models.formats.keras import Keras
+from napari_xai_med.models.head import Head
+from napari_xai_med.models.keras_files.network import ConvertedKeras, WrappedKeras, load_keras
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("make", "ending"), [(zunair, "sigmoid"), (separable, "softmax")])
+def test_a_network_answers_as_in_keras(make: Callable[[], Any], ending: str, suffix: str, tmp_path: Path) -> None:
+    model = make()
+    network = load_keras(saved(model, tmp_path / f"m{suffix}"))
+    x = images(model)
+    logits = asked(network, x)
+    ours = logits.sigmoid() if ending == "sigmoid" else logits.softmax(1)
+    np.testing.assert_allclose(ours, in_keras(model, x), atol=1e-5)
+    assert isinstance(network, ConvertedKeras)
+    assert network.ending == ending
+    assert network.facts.input_shape == (x.shape[-1], *x.shape[1:-1])
+    assert [(o.numbers, o.ending) for o in network.facts.outputs] == [(logits.shape[1], ending)]
+    assert network.facts.version == keras.__version__
+
+
+def keras_gradcam(model: Any, layer: str, x: np.ndarray, index: int) -> np.ndarray:
+    """Grad-CAM through Keras' own layers, one after the other, without the last activation."""
+    value, kept = torch.from_numpy(x), torch.empty(0)
+    hidden = [each for each in model.layers[:-1] if not isinstance(each, layers.InputLayer)]
+    for each in hidden:
+        value = each(value, training=False)
+        if each.name == layer:
+            kept = value.detach().requires_grad_()
+            value = kept
+    head = model.layers[-1]
+    score = (value @ head.kernel.value + head.bias.value)[0, index]
+    (gradient,) = torch.autograd.grad(score, kept)
+    weights = gradient.mean(tuple(range(1, gradient.ndim - 1)))
+    return (kept.detach() * weights).sum(-1).relu()[0].numpy()
+
+
+@pytest.mark.parametrize(("make", "classes", "index"), [(zunair, 2, 1), (separable, 3, 2)])
+def test_gradcam_is_that_of_keras_own_gradients(
+    make: Callable[[], Any], classes: int, index: int, tmp_path: Path
+) -> None:
+    model = make()
+    x = images(model, 1)
+    network = load_keras(saved(model, tmp_path / "m.keras"))
+    head = Head.ONE_LOGIT if classes == 2 else Head.SOFTMAX
+    classifier = classifier_of(network, x.ndim - 2, classes, channels=x.shape[-1], head=head)
+    convolutions = [each.name for each in model.layers if "conv" in each.name]
+    inputs = torch.from_numpy(x).movedim(-1, 1)
+    strongest = []
+    for layer in convolutions:
+        (raw,), _ = make_explainer("gradcam", {"layer": layer}).attribute(classifier, inputs, [(0, index)], Job())
+        expected = keras_gradcam(model, layer, x, 0 if classes == 2 else index)
+        np.testing.assert_allclose(raw.values, expected, atol=1e-5 * max(float(expected.max()), 1e-6))
+        strongest.append(expected.max())
+        assert raw.facts["geometry_followed"]
+    assert sum(value > 0 for value in strongest) > 1
+    (raw,), _ = make_explainer("gradcam", {}).attribute(classifier, inputs, [(0, index)], Job())
+    assert raw.facts["layer"] == convolutions[-1]
+
+
+def test_cells_lie_where_asymmetric_padding_puts_them(tmp_path: Path) -> None:
+    chain = [keras.Input((10, 11, 1)), layers.Conv2D(2, 3, strides=2, padding="same", name="a")]
+    model = keras.Sequential([*chain, layers.MaxPooling2D(2, padding="same", name="b"), layers.Flatten()])
+    network = load_keras(saved(randomised(model), tmp_path / "m.keras"))
+    fields = {layer.name: layer.receptive_field for layer in classifier_of(network, 2).layers((1, 10, 11))}
+    # Ten positions in steps of two: one zero behind; eleven: one on both sides.
+    assert fields["a"].start == (1.0, 0.0)
+    assert fields["b"].start == (2.0, 1.0)
+    assert fields["b"].jump == (4.0, 4.0)
+    assert all(field.followed for field in fields.values())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_branches_shared_layers_and_inner_networks(suffix: str, tmp_path: Path) -> None:
+    inner_inputs = keras.Input((None, None, 4))
+    inner = keras.Model(
+        inner_inputs, layers.BatchNormalization(name="n")(layers.Conv2D(4, 3, padding="same")(inner_inputs)), name="in"
+    )
+    chain = keras.Sequential([layers.Conv2D(4, 1, name="c"), layers.BatchNormalization(), layers.ReLU()], name="seq")
+    inputs = keras.Input((13, 12, 3))
+    shared = layers.Conv2D(4, 3, padding="same", name="shared")
+    x = layers.Conv2D(4, 1, name="block1_conv")(inputs)
+    a, b = shared(x), shared(shared(x))
+    merged = [layers.Add()([a, b]), layers.Subtract()([a, b]), layers.Multiply()([a, b]), layers.Average()([a, b, x])]
+    merged += [layers.Maximum()([a, x]), layers.Minimum()([a, x]), inner(x), chain(b)]
+    x = layers.Concatenate()(merged)
+    x = layers.Concatenate(axis=1)([x, x])
+    gate = layers.Reshape((1, 1, 32))(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalMaxPooling2D()(layers.Multiply()([x, gate]))))
+    inner.trainable = False
+    network = check(randomised(model), tmp_path / f"m{suffix}")
+    names = {layer.name for layer in classifier_of(network, 2, 3, channels=3).layers((3, 13, 12))}
+    assert {"block1_conv", "shared", "in.n", "seq.c"} <= names
+
+
+def test_a_network_within_a_network_as_the_last_layer(tmp_path: Path) -> None:
+    head = keras.Sequential([layers.Flatten(), layers.Dense(2), layers.Activation("softmax")], name="head")
+    model = randomised(keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(2, 3), head]))
+    network = load_keras(saved(model, tmp_path / "m.keras"))
+    x = images(model)
+    assert network.ending == "softmax"
+    np.testing.assert_allclose(asked(network, x).softmax(1), in_keras(model, x), atol=1e-5)
+
+
+def test_several_outputs_by_name_each_before_its_ending(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 1))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(inputs))
+    malignant = layers.Dense(1, activation="sigmoid", name="malignant")(x)
+    kind = layers.Dense(3, activation="softmax", name="kind")(x)
+    size = layers.Dense(1, activation="softplus", name="size")(layers.Concatenate()([x, kind]))
+    model = randomised(keras.Model(inputs, [malignant, kind, size]))
+    network = load_keras(saved(model, tmp_path / "m.h5"))
+    x = images(model)
+    answer = network(torch.from_numpy(x).movedim(-1, 1))
+    first, second, third = (np.asarray(each.detach()) for each in model(x))
+    np.testing.assert_allclose(answer["malignant"].sigmoid(), first, atol=1e-5)
+    # Another layer takes these probabilities, so that they stay.
+    np.testing.assert_allclose(answer["kind"], second, atol=1e-5)
+    np.testing.assert_allclose(answer["size"], third, atol=1e-5)
+    assert [o.ending for o in network.facts.outputs] == ["sigmoid", "softmax", "softplus"]
+    assert network.endings == {"malignant": "sigmoid", "kind": "", "size": ""}
+    image = Image.from_array(x[0, ..., 0])
+    steps = classifier_of(network, 2, 3, output="kind")
+    prediction = predict(image, steps)
+    np.testing.assert_allclose(prediction.probabilities, second[0], atol=1e-5)
+    assert prediction.ending == "softmax"
+    steps = classifier_of(network, 2, 2, output="malignant", head=Head.ONE_LOGIT)
+    assert predict(image, steps).ending == "sigmoid"
+
+
+def test_what_has_no_counterpart_is_run_by_keras_itself(tmp_path: Path) -> None:
+    chain = [keras.Input((8, 8, 2)), layers.Conv2D(4, 3), layers.LayerNormalization(), layers.Conv2DTranspose(3, 2)]
+    tail = [layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")]
+    model = randomised(keras.Sequential([*chain, *tail]))
+    network = load_keras(saved(model, tmp_path / "m.keras"))
+    assert isinstance(network, WrappedKeras)
+    assert network.facts.limit == "LayerNormalization has no counterpart"
+    x = images(model, 1)
+    np.testing.assert_allclose(asked(network, x).softmax(1), in_keras(model, x), atol=1e-5)
+    inputs = torch.from_numpy(x).movedim(-1, 1).requires_grad_()
+    network(inputs)[0, 0].backward()
+    assert inputs.grad is not None
+    assert inputs.grad.abs().max() > 0
+    assert Keras().gives_of(network) == {Gives.GRADIENTS}
+
+
+PREPROCESSING = {"_target_": "Compose", "transforms": [{"_target_": "ScaleIntensityd", "keys": "image"}]}
+
+
+@pytest.mark.parametrize("suffix", Keras.suffixes)
+def test_a_bundle_with_a_keras_file(suffix: str, tmp_path: Path) -> None:
+    model = zunair()
+    bundle = write_bundle(tmp_path / "b", {"preprocessing": PREPROCESSING}, ("sick",), spatial_shape=[40, 38, 32])
+    model.save(tmp_path / "m.h5")
+    (tmp_path / "m.h5").rename(bundle / "models" / f"model{suffix}")
+    classifier = load_model(bundle, device="cpu")
+    image = Image.from_array(np.random.default_rng(0).uniform(size=(40, 38, 32)))
+    scaled = (image.data - image.data.min()) / (image.data.max() - image.data.min())
+    prediction = predict(image, classifier)
+    expected = in_keras(model, scaled.astype(np.float32)[0][None, ..., None])[0, 0]
+    assert prediction.probabilities[1] == pytest.approx(expected, abs=1e-5)
+    assert prediction.ending == "sigmoid"
+    assert classifier.gives == frozenset(Gives)
+    attribution = explain(image, classifier)
+    assert attribution.values.shape[-3:] == (40, 38, 32)

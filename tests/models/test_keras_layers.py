@@ -1,0 +1,117 @@
+"""Every layer computes what it computes in Keras."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, saved
+
+from napari_xai_med.models.keras_files.network import ConvertedKeras, load_keras
+
+ONE = {
+    "conv": lambda: layers.Conv2D(4, (3, 2), dilation_rate=(1, 2), use_bias=False, activation="tanh"),
+    "conv same": lambda: layers.Conv2D(4, 4, strides=3, padding="same", activation="elu"),
+    "conv dilated same": lambda: layers.Conv2D(4, 4, dilation_rate=2, padding="same", activation="gelu"),
+    "conv groups": lambda: layers.Conv2D(8, 3, groups=2, activation="silu"),
+    "conv softmax": lambda: layers.Conv2D(4, 1, activation="softmax"),
+    "separable": lambda: layers.SeparableConv2D(5, 3, depth_multiplier=2, padding="same", activation="selu"),
+    "separable strides": lambda: layers.SeparableConv2D(5, 3, strides=2, use_bias=False),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, depth_multiplier=3, strides=2, padding="same", activation="relu6"),
+    "dense in space": lambda: layers.Dense(5, activation="softplus"),
+    "norm": lambda: layers.BatchNormalization(epsilon=0.01),
+    "norm plain": lambda: layers.BatchNormalization(center=False, scale=False),
+    "max": lambda: layers.MaxPooling2D(3, strides=2),
+    "max same": lambda: layers.MaxPooling2D((4, 3), strides=(3, 1), padding="same"),
+    "average": lambda: layers.AveragePooling2D((2, 3)),
+    "average same": lambda: layers.AveragePooling2D(3, strides=1, padding="same"),
+    "global average": lambda: layers.GlobalAveragePooling2D(),
+    "global max kept": lambda: layers.GlobalMaxPooling2D(keepdims=True),
+    "flatten": lambda: layers.Flatten(),
+    "reshape": lambda: layers.Reshape((3, 52, 4)),
+    "zeros": lambda: layers.ZeroPadding2D(((0, 1), (2, 3))),
+    "cropping": lambda: layers.Cropping2D(((0, 1), (2, 3))),
+    "nearest": lambda: layers.UpSampling2D((2, 3)),
+    "bilinear": lambda: layers.UpSampling2D(2, interpolation="bilinear"),
+    "dropout": lambda: layers.Dropout(0.5),
+    "spatial dropout": lambda: layers.SpatialDropout2D(0.5),
+    "noise": lambda: layers.GaussianNoise(1.0),
+    "flips": lambda: layers.RandomFlip(),
+    "rotation": lambda: layers.RandomRotation(0.1),
+    "softmax": lambda: layers.Softmax(),
+    "relu": lambda: layers.ReLU(max_value=1.0, negative_slope=0.1, threshold=0.2),
+    "relu plain": lambda: layers.ReLU(),
+    "leaky": lambda: layers.LeakyReLU(0.1),
+    "elu": lambda: layers.ELU(0.7),
+    "prelu": lambda: layers.PReLU(shared_axes=[1, 2]),
+    "prelu everywhere": lambda: layers.PReLU(),
+    "rescaling": lambda: layers.Rescaling(1 / 127.5, -1.0),
+    "rescaling channels": lambda: layers.Rescaling([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4]),
+    **{
+        f"activation {name}": partial(lambda name: layers.Activation(name), name)
+        for name in ("softsign", "exponential", "mish", "leaky_relu", "hard_sigmoid", "log_softmax", "swish", "sigmoid")
+    },
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", ONE)
+def test_a_layer_computes_what_keras_computes(kind: str, suffix: str, tmp_path: Path) -> None:
+    # A convolution in front says how many channels there are; one behind takes whatever comes, so that no ending
+    # is taken off.
+    inputs = keras.Input((13, 12, 3))
+    x = ONE[kind]()(layers.Conv2D(4, 1)(inputs))
+    outputs = layers.Reshape((-1,))(x) if len(x.shape) == 2 else layers.Conv2D(2, 1)(x)
+    check(randomised(keras.Model(inputs, outputs)), tmp_path / f"m{suffix}")
+
+
+VOLUME = {
+    "conv": lambda: layers.Conv3D(4, (3, 2, 4), strides=2, padding="same", activation="relu"),
+    "max same": lambda: layers.MaxPooling3D(3, strides=2, padding="same"),
+    "average": lambda: layers.AveragePooling3D(2),
+    "norm": lambda: layers.BatchNormalization(),
+    "zeros": lambda: layers.ZeroPadding3D(((0, 1), (2, 3), (1, 0))),
+    "cropping": lambda: layers.Cropping3D((1, 2, 1)),
+    "nearest": lambda: layers.UpSampling3D((2, 1, 2)),
+    "global max": lambda: layers.GlobalMaxPooling3D(),
+    "flatten": lambda: layers.Flatten(),
+    "spatial dropout": lambda: layers.SpatialDropout3D(0.5),
+    "prelu": lambda: layers.PReLU(shared_axes=[1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("kind", VOLUME)
+@pytest.mark.parametrize("place", ["channels_last", "channels_first"])
+def test_a_layer_of_volumes_computes_what_keras_computes(kind: str, place: str, tmp_path: Path) -> None:
+    last = place == "channels_last"
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format(place)
+    try:
+        inputs = keras.Input((9, 8, 7, 2) if last else (2, 9, 8, 7))
+        layer = VOLUME[kind]()
+        if not last and kind == "norm":
+            layer = layers.BatchNormalization(axis=1)
+        if not last and kind == "prelu":
+            layer = layers.PReLU(shared_axes=[2, 3, 4])
+        model = randomised(keras.Model(inputs, layer(layers.Conv3D(3, 1)(inputs))))
+        path = saved(model, tmp_path / "m.h5")
+    finally:
+        keras.config.set_image_data_format(before)
+    network = load_keras(path)
+    assert isinstance(network, ConvertedKeras)
+    assert network.facts.input_shape == (2, 9, 8, 7)
+    x = images(model)
+    np.testing.assert_allclose(asked(network, x, last), in_keras(model, x), atol=1e-5)
+
+
+def test_average_pooling_counts_no_padding_as_in_tensorflow(tmp_path: Path) -> None:
+    """Keras on PyTorch repeats the last voxel and counts it, where TensorFlow leaves it out."""
+    model = keras.Sequential([keras.Input((5, 5, 1)), layers.AveragePooling2D(2, padding="same")])
+    network = load_keras(saved(model, tmp_path / "m.keras"))
+    image = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
+    ours = asked(network, image)[0, ..., 0]
+    parts = [slice(0, 2), slice(2, 4), slice(4, 5)]
+    expected = [[image[0, rows, columns, 0].mean() for columns in parts] for rows in parts]
+    np.testing.assert_allclose(ours, expected)
