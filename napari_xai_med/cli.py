@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_xai_med.image import Image
     from napari_xai_med.job import Job
     from napari_xai_med.models.classifier import Classifier, Prediction
+    from napari_xai_med.models.sliding_window import SlidingWindow
     from napari_xai_med.request import ExplainRequest
 
 _DEMO_IMAGE, _DEMO_MODEL = "chest_ct_lesion", "chest_ct_3d"
@@ -99,6 +100,11 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-shape", type=_reader(()), default=(), metavar="C,Z,Y,X", help="of the network's input")
     parser.add_argument("--name", default="", help="of the classifier; that of the file by default")
     parser.add_argument("--modality", default="", help="such as CT or MR; CT warns of images without Hounsfield units")
+    windows = parser.add_argument_group("for a network of patches")
+    windows.add_argument("--window", type=_reader(()), metavar="Z,Y,X", help="size of its sliding windows in voxels")
+    windows.add_argument("--aggregate", default="", help="how their logits become one: max, mean or logsumexp")
+    windows.add_argument("--overlap", type=float, default=0.5, help="share that two windows share (%(default)s)")
+    windows.add_argument("--window-batch", type=int, default=4, metavar="N", help="windows at once (%(default)s)")
 
 
 def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -> None:
@@ -301,11 +307,20 @@ def _pack(options: argparse.Namespace) -> int:
         input_shape=options.input_shape,
         name=options.name,
         modality=options.modality,
+        windows=_windows(options),
     )
     steps = read_preprocessing(options.preprocessing, packing.spatial_dims)
     classifier = pack(replace(packing, preprocessing=steps), options.out)
     print(f"{classifier.name} is packed in {options.out}: {', '.join(classifier.class_names)}.")
     return 0
+
+
+def _windows(options: argparse.Namespace) -> SlidingWindow | None:
+    from napari_xai_med.models.sliding_window import SlidingWindow
+
+    if options.window is None:
+        return None
+    return SlidingWindow(options.window, options.aggregate, options.overlap, options.window_batch)
 
 
 def _trust(options: argparse.Namespace) -> int:

@@ -218,7 +218,7 @@ class Classifier:
                     f"The network of {self.name} has a single output; take {self.output!r} out of the bundle."
                 )
             try:
-                output = output[self.output]
+                output = output[self._key_of_output(output)]
             except (KeyError, IndexError, TypeError) as error:
                 raise ModelError(
                     f"The network of {self.name} has no output {self.output!r}; correct the bundle."
@@ -232,6 +232,13 @@ class Classifier:
             )
         chosen: Tensor = output
         return chosen
+
+    def _key_of_output(self, outputs: Any) -> str | int | None:
+        """The stated output's key; where a network gives a tuple, its file may have names for them."""
+        names = [output.name for output in self.network_facts.outputs]
+        if isinstance(outputs, tuple | list) and self.output in names:
+            return names.index(str(self.output))
+        return self.output
 
     def find_class(self, target: str | int) -> int:
         """Index of the class that a name or an index stands for."""

@@ -19,6 +19,7 @@ from napari_xai_med.models.bundle import load_bundle
 from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.preprocessing.base import AnyStep, config_of
 from napari_xai_med.preprocessing.steps import PadOrCrop, Resize, ToColours, ToGrey
 
@@ -56,6 +57,8 @@ class Packing:
         Of the classifier; that of the file if empty.
     modality : str
         Such as CT or MR, for people to read; CT in Hounsfield units warns of images that are not.
+    windows : SlidingWindow, optional
+        For a network of patches: how it looks at larger images.
     """
 
     weights: Path
@@ -68,6 +71,7 @@ class Packing:
     input_shape: tuple[int, ...] = ()
     name: str = ""
     modality: str = ""
+    windows: SlidingWindow | None = None
 
     @property
     def spatial_dims(self) -> int:
@@ -180,6 +184,8 @@ def _input_shape(packing: Packing) -> tuple[int, ...]:
     else:
         facts = format_of(packing.weights)().facts(packing.weights)
         own = facts.input_shape if facts else ()
+    if packing.windows and own:
+        return (own[0] or 1, *packing.windows.roi_size)
     sizes = [step.spatial_size for step in packing.preprocessing if isinstance(step, Resize | PadOrCrop)]
     if sizes and len(sizes[-1]) == len(own) - 1 and min(sizes[-1]) > 0:
         own = (own[0], *sizes[-1])
@@ -201,13 +207,15 @@ def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str,
         "num_channels": shape[0],
         "spatial_shape": list(shape[1:]),
         "dtype": "float32",
-        "is_patch_data": False,
+        "is_patch_data": packing.windows is not None,
         "channel_def": {str(k): f"channel {k}" for k in range(shape[0])},
     }
     prediction = {"type": str(head), "format": "classes", "num_channels": len(names), "channel_def": names}
     own: dict[str, Any] = {"head": str(head), "spatial_dims": len(shape) - 1}
     if packing.output:
         own["output"] = int(packing.output) if packing.output.isdecimal() else packing.output
+    if packing.windows is not None:
+        own["sliding_window"] = packing.windows.to_dict()
     if any(isinstance(step, ToColours | ToGrey) for step in packing.preprocessing):
         # These take grey pictures and colours.
         own["image_channels"] = 0

@@ -13,7 +13,6 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QApplication,
-    QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -32,14 +31,14 @@ from napari_xai_med.explainers.base import explainers, reason_against
 from napari_xai_med.image import Image
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
-from napari_xai_med.layers import METADATA_KEY, LayerView, image_to_layer
+from napari_xai_med.layers import METADATA_KEY, image_to_layer
 from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import explain_request, layers_for, network_view, predict_request
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.widgets.heatmap import HeatmapControls
+from napari_xai_med.widgets.inputs import Chosen, Inputs
 from napari_xai_med.widgets.options import OptionsForm
-from napari_xai_med.widgets.pickers import ClassifierPicker, ImagePicker
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.results import add_heatmap, go_to_maximum
 from napari_xai_med.widgets.task import Task
@@ -51,7 +50,7 @@ MOST_PROBABLE = "most probable"
 class _Result:
     """What can be saved of a heatmap layer."""
 
-    view: LayerView
+    chosen: Chosen
     attribution: Attribution
 
 
@@ -62,20 +61,17 @@ class ExplainWidget(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.task = Task(self)
-        self.image = ImagePicker(napari_viewer)
-        self.classifier = ClassifierPicker()
-        self.trust = QCheckBox("Trust this bundle")
-        self.trust.setToolTip(
-            "Allow the bundle, as it is now, to run its author's code, today and in future; only if you trust its "
-            "author. 'napari-xai-med trust' lists the trusted bundles and takes trust back."
-        )
+        self.inputs = Inputs(napari_viewer)
+        # The controls that scripts and tests use most.
+        self.image, self.classifier = self.inputs.image, self.inputs.classifier
         self.bars = ProbabilityBars()
         self.method, self.target = QComboBox(), QComboBox()
         self.options = OptionsForm()
         self.heatmap = HeatmapControls()
         self.progress, self.progress_text = QProgressBar(), QLabel()
         self._buttons()
-        self._loaded: tuple[tuple[str, bool], Classifier] | None = None
+        self._loaded: tuple[tuple[str, bool, str], Classifier] | None = None
+        self._preview: ImageLayer | None = None
         self._results: dict[ImageLayer, _Result] = {}
         self._lay_out()
         self._connect()
@@ -100,17 +96,12 @@ class ExplainWidget(QWidget):
         content, scroll = QWidget(), QScrollArea()
         column = QVBoxLayout(content)
         notice = QLabel(f"<b>{DISCLAIMER}</b>")
-        inputs = QFormLayout()
-        inputs.addRow("Image", self.image)
-        inputs.addRow(self.image.axes_label, self.image.axes)
-        inputs.addRow("Classifier", self.classifier)
-        inputs.addRow(self.trust)
         questions = QFormLayout()
         questions.addRow("Method", self.method)
         questions.addRow("Class", self.target)
         parts: tuple[Any, ...] = (
             notice,
-            inputs,
+            self.inputs,
             self.input_button,
             _row(self.classify_button, self.unload_button),
             self.bars,
@@ -149,7 +140,9 @@ class ExplainWidget(QWidget):
         self.task.failed.connect(self._forget_prediction)
         self.method.currentIndexChanged.connect(self._show_method)
         self.classifier.changed.connect(self._classifier_changed)
-        self.image.changed.connect(self._forget_prediction)
+        self.classifier.to_pack.connect(self._open_packing)
+        self.inputs.changed.connect(self._forget_prediction)
+        self.inputs.preprocessing_wanted.connect(self._fill_preprocessing)
         self.viewer.layers.selection.events.active.connect(self._selected)
         self.viewer.layers.events.removed.connect(self._removed)
 
@@ -164,7 +157,7 @@ class ExplainWidget(QWidget):
     def classify(self) -> None:
         """Classify the chosen layer."""
 
-        def show(_: LayerView, prediction: Prediction) -> None:
+        def show(_: Chosen, prediction: Prediction) -> None:
             self.bars.show_prediction(prediction)
             for notice in prediction.notices:
                 show_warning(notice)
@@ -172,75 +165,92 @@ class ExplainWidget(QWidget):
         self._start(predict_request, show)
 
     def show_input(self) -> None:
-        """Add the network's input, behind the preprocessing, as a layer."""
+        """Show the network's input, behind the preprocessing, as a layer, in place of the one shown before."""
 
-        def show(_: LayerView, seen: Image) -> None:
-            self.viewer.add_layer(Layer.create(*image_to_layer(seen)))
+        def show(_: Chosen, seen: Image) -> None:
+            if self._preview is not None and self._preview in self.viewer.layers:
+                self.viewer.layers.remove(self._preview)
+            self._preview = Layer.create(*image_to_layer(seen))
+            # It is no image to be classified, and is not offered as one.
+            self._preview.metadata.setdefault(METADATA_KEY, {})["preview"] = True
+            self.viewer.add_layer(self._preview)
 
         self._start(network_view, show)
 
     def run_explain(self, *, then: Callable[[], None] = lambda: None) -> None:
         """Explain the chosen class and show the heatmap."""
 
-        def show(view: LayerView, attribution: Attribution) -> None:
+        def show(chosen: Chosen, attribution: Attribution) -> None:
             self.bars.show_prediction(attribution.prediction)
-            self._show_attribution(view, attribution)
+            self._show_attribution(chosen, attribution)
             then()
 
         self._start(explain_request, show)
 
-    def _start(self, compute: Callable[..., Any], show: Callable[[LayerView, Any], None]) -> None:
+    def _start(self, compute: Callable[..., Any], show: Callable[[Chosen, Any], None]) -> None:
         """Compute something with the chosen image and classifier in the background, then show it."""
-        if (chosen := self._chosen()) is None:
+        try:
+            chosen = self.inputs.chosen()
+            asked = ExplainRequest(
+                self.method.currentData(),
+                self.options.values(),
+                self.target.currentData(),
+                chosen.plane,
+                chosen.slice,
+                chosen.preprocessing,
+            )
+        except InputError as error:
+            show_warning(str(error))
             return
-        view, model, trust, request = chosen
+        load = self._loader()
 
         def work(job: Job) -> Any:
-            image, classifier = view.image(), self._load(model, trust, job)
-            answer = compute(image, classifier, request, job.part(0.2, 1.0))
-            return classifier, answer, layers_for(image, classifier, request)[0]
+            image, classifier = chosen.image(), load(job)
+            answer = compute(image, classifier, asked, job.part(0.2, 1.0))
+            return classifier, answer, layers_for(image, classifier, asked)[0]
 
         def done(result: Any) -> None:
             classifier, answer, layers = result
             self._show_loaded(classifier)
             self.options.show_layers(layers)
-            show(view, answer)
+            show(chosen, answer)
 
         self.task.start(work, done)
 
-    def _chosen(self) -> tuple[LayerView, str, bool, ExplainRequest] | None:
-        """What the controls say, or None after the user was told what is missing."""
-        try:
-            view = self.image.view()
-            model = self.classifier.source()
-            plane, index = self.image.shown_slice(view)
-            target = self.target.currentData()
-            request = ExplainRequest(self.method.currentData(), self.options.values(), target, plane, index)
-        except InputError as error:
-            show_warning(str(error))
-            return None
-        return view, model, self.trust.isChecked(), request
+    def _fill_preprocessing(self) -> None:
+        """Load the classifier to see its preprocessing."""
+        if self.task.running:
+            self.inputs.change_box.setChecked(False)
+            return
+        self.task.start(self._loader(), self._show_loaded)
 
-    def _load(self, model: str, trust: bool, job: Job) -> Classifier:
-        """The classifier, kept until another one is chosen."""
-        job.step(0.0, "Loading the classifier")
-        if self._loaded is None or self._loaded[0] != (model, trust):
-            if trust:
-                trust_bundle(model)
-            self._loaded = ((model, trust), load_model(model, trust=trust))
-        return self._loaded[1]
+    def _loader(self) -> Callable[[Job], Classifier]:
+        """What loads the chosen classifier, or has it already; it is kept until another one is chosen."""
+        model, trust = self.classifier.source(), self.inputs.trust.isChecked()
+        device = self.inputs.device.currentData()
+
+        def load(job: Job) -> Classifier:
+            job.step(0.0, "Loading the classifier")
+            if self._loaded is None or self._loaded[0] != (model, trust, device):
+                if trust:
+                    trust_bundle(model)
+                self._loaded = ((model, trust, device), load_model(model, trust=trust, device=device))
+            return self._loaded[1]
+
+        return load
 
     # What is shown
 
-    def _show_attribution(self, view: LayerView, attribution: Attribution) -> None:
-        layer = add_heatmap(self.viewer, view, attribution)
-        self._results[layer] = _Result(view, attribution)
+    def _show_attribution(self, chosen: Chosen, attribution: Attribution) -> None:
+        layer = add_heatmap(self.viewer, chosen.view, attribution)
+        self._results[layer] = _Result(chosen, attribution)
         self.heatmap.set_layer(layer)
         self._show_running(False)
         for notice in attribution.notices:
             show_warning(notice)
 
     def _show_loaded(self, classifier: Classifier) -> None:
+        self.inputs.show_classifier(classifier)
         self._show_usable_methods(classifier)
         if [self.target.itemText(k) for k in range(1, self.target.count())] != list(classifier.class_names):
             self._fill_classes(classifier.class_names)
@@ -254,7 +264,7 @@ class ExplainWidget(QWidget):
 
     def _classifier_changed(self) -> None:
         self._unload()
-        self.trust.setChecked(False)
+        self.inputs.forget_classifier()
         self._show_classes()
         self.options.show_layers(())
 
@@ -270,7 +280,7 @@ class ExplainWidget(QWidget):
     def _forget_prediction(self, error: Exception | None = None) -> None:
         self.bars.show_nothing()
         if isinstance(error, UntrustedError):
-            self.trust.setFocus()
+            self.inputs.trust.setFocus()
         if isinstance(error, XAIMedError):
             self.progress_text.setText(str(error))
 
@@ -311,6 +321,9 @@ class ExplainWidget(QWidget):
             self.heatmap.set_layer(next(iter(self._results), None))
             self._show_running(self.task.running)
 
+    def _open_packing(self) -> None:
+        self.viewer.window.add_plugin_dock_widget("napari-xai-med", "Pack a classifier")
+
     def _go_to_maximum(self) -> None:
         if self.heatmap.layer is not None:
             go_to_maximum(self.viewer, self.heatmap.layer)
@@ -331,7 +344,7 @@ class ExplainWidget(QWidget):
 
         def work(job: Job) -> Any:
             job.step(0.0, "Writing the files")
-            return save_results(result.view.image(), result.attribution, folder)
+            return save_results(result.chosen.image(), result.attribution, folder)
 
         self.task.start(work, lambda files: show_info(f"Saved {files.heatmap.name}, its figure and its record."))
 
@@ -340,7 +353,7 @@ class ExplainWidget(QWidget):
         result = self._results[self.heatmap.layer]
         record = result.attribution.record
         request = record.explain_request
-        return request.as_python(result.view.as_python(), record.model["source"])
+        return request.as_python(result.chosen.as_python(), record.model["source"])
 
     def _copy_python(self) -> None:
         QApplication.clipboard().setText(self.python())

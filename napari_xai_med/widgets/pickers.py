@@ -17,11 +17,12 @@ from napari_xai_med.layers import METADATA_KEY, LayerView, possible_axes
 from napari_xai_med.models import class_names_of
 from napari_xai_med.samples import embedded_classifiers
 
-_OPEN_FOLDER, _OPEN_ZIP = "Open a bundle folder…", "Open a zipped bundle…"
+_OPEN_FOLDER, _OPEN_ZIP, _PACK = "Open a bundle folder…", "Open a zipped bundle…", "Make a bundle of a file…"
+_OTHERS = (_OPEN_FOLDER, _OPEN_ZIP, _PACK)
 
 
 class ImagePicker(QComboBox):
-    """The image layers of the viewer; heatmaps are not offered.
+    """The image layers of the viewer; heatmaps and what a network sees are not offered.
 
     Attributes
     ----------
@@ -33,27 +34,36 @@ class ImagePicker(QComboBox):
 
     changed = Signal()
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, viewer: napari.Viewer, *, follows_selection: bool = True) -> None:
         super().__init__()
         self.axes, self.axes_label = QComboBox(), QLabel("Axes")
         self.axes.setToolTip("T volumes, C channels, Z slices, Y rows, X columns; never guessed from a size.")
         self._viewer = viewer
         self._layers: list[ImageLayer] = []
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        for event in (viewer.layers.events.inserted, viewer.layers.events.removed, viewer.layers.events.reordered):
+        layers = viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.reordered):
             event.connect(self._fill)
-        viewer.layers.selection.events.active.connect(self._follow_selection)
+        if follows_selection:
+            viewer.layers.selection.events.active.connect(self._follow_selection)
         self.currentIndexChanged.connect(self._show_axes)
         self.axes.activated.connect(lambda _: self.changed.emit())
         self._fill()
-        self._follow_selection()
+        if follows_selection:
+            self._follow_selection()
+
+    def disconnect_viewer(self) -> None:
+        """Listen to the viewer no more."""
+        layers = self._viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.reordered):
+            event.disconnect(self._fill)
 
     def _fill(self, *_: Any) -> None:
         before = self.layer()
         self._layers = [
             layer
             for layer in self._viewer.layers
-            if isinstance(layer, ImageLayer) and "look" not in layer.metadata.get(METADATA_KEY, {})
+            if isinstance(layer, ImageLayer) and not {"look", "preview"} & layer.metadata.get(METADATA_KEY, {}).keys()
         ]
         self.blockSignals(True)
         self.clear()
@@ -130,17 +140,20 @@ class ClassifierPicker(QComboBox):
     ----------
     changed : Signal
         Another classifier.
+    to_pack : Signal
+        The user wants to make a bundle of a network's file.
     """
 
     changed = Signal()
+    to_pack = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         for name in embedded_classifiers():
             self.addItem(name, name)
-        self.addItem(_OPEN_FOLDER, None)
-        self.addItem(_OPEN_ZIP, None)
+        for text in _OTHERS:
+            self.addItem(text, None)
         self._before = self.currentIndex()
         self.choose("chest_ct_3d")
         self.currentIndexChanged.connect(self._changed)
@@ -148,21 +161,27 @@ class ClassifierPicker(QComboBox):
     def _changed(self, index: int) -> None:
         if self.itemData(index) is None:
             self.setCurrentIndex(self._before)
-            if self.itemText(index) == _OPEN_FOLDER:
-                chosen = QFileDialog.getExistingDirectory(self, "A MONAI bundle folder")
-            else:
-                chosen = QFileDialog.getOpenFileName(self, "A zipped MONAI bundle", filter="Zip (*.zip)")[0]
-            if chosen:
-                self.choose(chosen)
+            self._open(self.itemText(index))
             return
         if index != self._before:
             self._before = index
             self.changed.emit()
 
+    def _open(self, how: str) -> None:
+        if how == _PACK:
+            self.to_pack.emit()
+            return
+        if how == _OPEN_FOLDER:
+            chosen = QFileDialog.getExistingDirectory(self, "A MONAI bundle folder")
+        else:
+            chosen = QFileDialog.getOpenFileName(self, "A zipped MONAI bundle", filter="Zip (*.zip)")[0]
+        if chosen:
+            self.choose(chosen)
+
     def choose(self, source: str) -> None:
         """Choose an embedded classifier by name, or a bundle folder."""
         if self.findData(source) < 0:
-            self.insertItem(self.count() - 2, source.rstrip("/").rsplit("/", 1)[-1], source)
+            self.insertItem(self.count() - len(_OTHERS), source.rstrip("/").rsplit("/", 1)[-1], source)
             self.setItemData(self.findData(source), source, 3)
         self.setCurrentIndex(self.findData(source))
         self._before = self.currentIndex()

@@ -1,4 +1,4 @@
-"""The classes with their probabilities, as bars."""
+"""The classes with their probabilities, or what else a network says of each, as bars."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ class ProbabilityBars(QTreeWidget):
     def show_prediction(self, prediction: Prediction) -> None:
         """Show all classes of a prediction."""
         self.clear()
+        quantity = prediction.quantity
+        self.setHeaderLabels(["Class", quantity.capitalize()])
         for name, value in prediction.ranked:
             item = QTreeWidgetItem(self, [name])
             item.setToolTip(0, name)
             bar = QProgressBar()
             bar.setRange(0, 1000)
-            bar.setValue(round(value * 1000))
+            # Values of a regression have no scale that a bar could show.
+            bar.setValue(0 if quantity == "value" else round(value * 1000))
             bar.setFormat(f"{value:.4f}")
             self.setItemWidget(item, 1, bar)
         height = self.sizeHintForRow(0) * min(len(prediction.class_names), _ROWS_SHOWN)

@@ -34,7 +34,7 @@ def test_a_network_answers_as_in_keras(make: Callable[[], Any], ending: str, suf
     assert network.ending == ending
     assert network.facts.input_shape == (x.shape[-1], *x.shape[1:-1])
     assert [(o.numbers, o.ending) for o in network.facts.outputs] == [(logits.shape[1], ending)]
-    assert network.facts.version == keras.__version__
+    assert network.facts.writer == f"Keras {keras.__version__}"
 
 
 def keras_gradcam(model: Any, layer: str, x: np.ndarray, index: int) -> np.ndarray:

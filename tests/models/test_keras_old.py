@@ -85,7 +85,7 @@ def test_a_file_of_keras_1_is_brought_up_to_date(backend: str, tmp_path: Path) -
     expected = hidden @ torch.from_numpy(matrix) + torch.from_numpy(offset)
     np.testing.assert_allclose(network(x.float()).detach(), expected, atol=1e-4)
     assert network.ending == "softmax"
-    assert network.facts.version == "1.2.0"
+    assert network.facts.writer == "Keras 1.2.0"
     assert bool(network.facts.notices) == (not backend)
 
 
@@ -159,7 +159,7 @@ def test_other_people_s_files(
     assert isinstance(network, ConvertedKeras)
     assert network.facts.input_shape == shape
     assert [(o.ending, o.numbers) for o in network.facts.outputs] == [(ending, classes)]
-    if not network.facts.version.startswith("1."):
+    if not network.facts.writer.startswith("Keras 1."):
         model = keras.models.load_model(path, compile=False)
         x = np.random.default_rng(0).uniform(size=(1, *shape[1:], shape[0])).astype(np.float32)
         np.testing.assert_allclose(asked(network, x).sigmoid(), in_keras(model, x), atol=1e-5)

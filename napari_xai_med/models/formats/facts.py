@@ -36,8 +36,8 @@ class NetworkFacts:
     input_shape : tuple of int or None
         (C, *spatial); None for an axis that may have any length.
     outputs : tuple of Output
-    version : str
-        Of the program that wrote it; empty if that is not known.
+    writer : str
+        The program that wrote it with its version, such as "Keras 2.1.6"; empty if that is not known.
     limit : str
         Why gradients or layers of the network can't be had; empty if both can.
     notices : tuple of str
@@ -46,7 +46,7 @@ class NetworkFacts:
 
     input_shape: tuple[int | None, ...]
     outputs: tuple[Output, ...]
-    version: str = ""
+    writer: str = ""
     limit: str = ""
     notices: tuple[str, ...] = ()
 

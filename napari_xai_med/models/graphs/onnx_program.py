@@ -59,8 +59,8 @@ def facts_of(model: Any, ending: str) -> tuple[NetworkFacts, int | None]:
         numbers = _lengths(value)
         outputs.append(Output(value.name, numbers[1] if len(numbers) > 1 else None, ending))
     batch, shape = (lengths[0] if lengths else None), tuple(lengths[1:])
-    version = f"{model.producer_name} {model.producer_version}".strip()
-    return NetworkFacts(shape, tuple(outputs), version), batch
+    writer = f"{model.producer_name} {model.producer_version}".strip()
+    return NetworkFacts(shape, tuple(outputs), writer), batch
 
 
 def images_of(model: Any) -> list[Any]:

@@ -165,7 +165,7 @@ def load_keras(path: Path) -> KerasNetwork:
     facts = NetworkFacts(
         (shape[-1], *shape[:-1]) if last else shape,
         _outputs(spec, built, [ending for ending, _ in endings], last),
-        content.version,
+        f"Keras {content.version}".strip(),
         limit,
         _notices(spec, content),
     )
