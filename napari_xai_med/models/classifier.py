@@ -184,7 +184,7 @@ class Classifier:
         if self.channels and len(image.data) != self.channels:
             raise InputError(
                 f"{self.name} takes images with {self.channels} channel(s) and {image.name} has {len(image.data)}; "
-                "choose another image, or other axes."
+                "choose another image or other axes, or give an image for each channel."
             )
 
     @property

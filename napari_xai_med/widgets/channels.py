@@ -56,6 +56,7 @@ class ChannelPickers(QWidget):
     def _remove(self, picker: ImagePicker) -> None:
         row = self._rows.pop(picker)
         picker.disconnect_viewer()
+        row.hide()
         self._column.removeWidget(row)
         row.deleteLater()
         for number, each in enumerate(self._rows.values(), start=2):

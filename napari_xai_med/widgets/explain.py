@@ -11,21 +11,9 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Labels, Layer
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QApplication,
-    QComboBox,
-    QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QFormLayout, QLabel, QProgressBar, QPushButton
 
-from napari_xai_med.attribution import DISCLAIMER, Attribution
+from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
 from napari_xai_med.explainers.base import explainers, reason_against
 from napari_xai_med.image import Image
@@ -36,12 +24,12 @@ from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import explain_request, layers_for, network_view, predict_request
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.heatmap import HeatmapControls
 from napari_xai_med.widgets.inputs import Chosen, Inputs
 from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.results import add_heatmap, go_to_maximum
-from napari_xai_med.widgets.task import Task
 
 MOST_PROBABLE = "most probable"
 
@@ -54,13 +42,11 @@ class _Result:
     attribution: Attribution
 
 
-class ExplainWidget(QWidget):
+class ExplainWidget(ControlsWidget):
     """Classify an image layer and explain the answer. Research use only. Not for diagnosis."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
-        self.task = Task(self)
+        super().__init__(napari_viewer)
         self.inputs = Inputs(napari_viewer)
         # The controls that scripts and tests use most.
         self.image, self.classifier = self.inputs.image, self.inputs.classifier
@@ -93,38 +79,23 @@ class ExplainWidget(QWidget):
         self.input_button = QPushButton("Show what the network sees")
 
     def _lay_out(self) -> None:
-        content, scroll = QWidget(), QScrollArea()
-        column = QVBoxLayout(content)
-        notice = QLabel(f"<b>{DISCLAIMER}</b>")
         questions = QFormLayout()
         questions.addRow("Method", self.method)
         questions.addRow("Class", self.target)
-        parts: tuple[Any, ...] = (
-            notice,
+        self._show_column(
             self.inputs,
             self.input_button,
-            _row(self.classify_button, self.unload_button),
+            row(self.classify_button, self.unload_button),
             self.bars,
             questions,
             self.options,
-            _row(self.explain_button, self.cancel_button),
+            row(self.explain_button, self.cancel_button),
             self.progress,
             self.progress_text,
             self.heatmap,
             self.maximum_button,
-            _row(self.save_button, self.copy_button),
+            row(self.save_button, self.copy_button),
         )
-        for part in parts:
-            column.addWidget(part) if isinstance(part, QWidget) else column.addLayout(part)
-        column.addStretch()
-        scroll.setWidget(content)
-        scroll.setWidgetResizable(True)
-        # The dock is made as wide as the controls; there is nothing to scroll to the side.
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._scroll = scroll
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
 
     def _connect(self) -> None:
         self.input_button.clicked.connect(self.show_input)
@@ -322,7 +293,7 @@ class ExplainWidget(QWidget):
             self._show_running(self.task.running)
 
     def _open_packing(self) -> None:
-        self.viewer.window.add_plugin_dock_widget("napari-xai-med", "Pack a classifier")
+        self.open_beside("Pack a classifier")
 
     def _go_to_maximum(self) -> None:
         if self.heatmap.layer is not None:
@@ -359,24 +330,6 @@ class ExplainWidget(QWidget):
         QApplication.clipboard().setText(self.python())
         show_info("Copied the Python code that computes this heatmap.")
 
-    def showEvent(self, event: Any) -> None:
-        """Make room for all controls; only now is napari's style known, which makes them wider."""
-        super().showEvent(event)
-        bar = self._scroll.verticalScrollBar().sizeHint().width()
-        self.setMinimumWidth(self._scroll.widget().minimumSizeHint().width() + bar)
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop the work when the widget goes."""
-        self.task.cancel()
-        super().closeEvent(event)
-
 
 def _is_heatmap(layer: ImageLayer) -> bool:
     return "look" in layer.metadata.get(METADATA_KEY, {})
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    return row

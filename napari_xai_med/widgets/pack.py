@@ -7,7 +7,7 @@ from typing import Any
 
 import napari
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -20,13 +20,11 @@ from qtpy.QtWidgets import (
     QPlainTextEdit,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.errors import InputError, XAIMedError
 from napari_xai_med.job import Job
 from napari_xai_med.models.architectures import architectures
@@ -38,9 +36,9 @@ from napari_xai_med.models.head import Head
 from napari_xai_med.models.pack import AUTO, Packing, pack
 from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 from napari_xai_med.options import parse
+from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.preprocessing import PreprocessingForm
-from napari_xai_med.widgets.task import Task
 
 _IN_FILE = "in the file"
 _HEADS = {
@@ -97,13 +95,11 @@ class PathEdit(QWidget):
         return Path(text).expanduser() if text else None
 
 
-class PackWidget(QWidget):
+class PackWidget(ControlsWidget):
     """Make a bundle that can be explained, of weights that somebody trained. Research use only."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
-        self.task = Task(self)
+        super().__init__(napari_viewer)
         suffixes = tuple(suffix for kind in formats().values() for suffix in kind.suffixes)
         self.file, self.folder = PathEdit("The network's file", suffixes), PathEdit("Folder of the new bundle")
         self.told = QLabel()
@@ -121,6 +117,7 @@ class PackWidget(QWidget):
         self._lay_out()
         self.file.changed.connect(self._read)
         self.architecture.currentIndexChanged.connect(self._show_architecture)
+        self.options.changed.connect(self._show_dims)
         self.aggregate.currentIndexChanged.connect(self._show_windows)
         self.pack_button.clicked.connect(self.pack)
         self.explain_button.clicked.connect(self._explain)
@@ -159,8 +156,6 @@ class PackWidget(QWidget):
         self.modality.setToolTip("With CT, images without Hounsfield units get a warning.")
 
     def _lay_out(self) -> None:
-        content, scroll, outer = QWidget(), QScrollArea(), QVBoxLayout(self)
-        column = QVBoxLayout(content)
         form, meaning, windows = QFormLayout(), QFormLayout(), QFormLayout()
         form.addRow("File", self.file)
         form.addRow(self.told)
@@ -182,19 +177,8 @@ class PackWidget(QWidget):
         self.result.setWordWrap(True)
         end = QFormLayout()
         end.addRow("New folder", self.folder)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.pack_button)
-        buttons.addWidget(self.explain_button)
-        notice = QLabel(f"<b>{DISCLAIMER}</b>")
-        for part in (notice, form, meaning, steps, windows, end, buttons, self.progress, self.result):
-            column.addWidget(part) if isinstance(part, QWidget) else column.addLayout(part)
-        column.addStretch()
-        scroll.setWidget(content)
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._scroll = scroll
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
+        buttons = row(self.pack_button, self.explain_button)
+        self._show_column(form, meaning, steps, windows, end, buttons, self.progress, self.result)
 
     # What the file says
 
@@ -231,7 +215,7 @@ class PackWidget(QWidget):
             self.output.setCurrentIndex(1)
         self.told.setText(_sentence(facts) if facts else "The file holds weights only; choose their architecture.")
         if facts is not None and len(facts.input_shape) > 1:
-            self.preprocessing.show_steps(self.preprocessing.steps(), len(facts.input_shape) - 1)
+            self.preprocessing.set_spatial_dims(len(facts.input_shape) - 1)
 
     def _show_architecture(self) -> None:
         name = self.architecture.currentData()
@@ -239,7 +223,17 @@ class PackWidget(QWidget):
         if name:
             entry = architectures()[name]
             self.options.show_options(entry.options, dict(vars(entry.chosen())))
-            self.preprocessing.show_steps(self.preprocessing.steps(), entry.spatial_dims[-1])
+            self._show_dims()
+
+    def _show_dims(self) -> None:
+        """Offer the preprocessing of 2D or 3D images, as the architecture takes."""
+        entry = architectures()[self.architecture.currentData()]
+        try:
+            options = self.options.values()
+        except XAIMedError:
+            # Told when the options are used; while somebody types, much is wrong for a moment.
+            return
+        self.preprocessing.set_spatial_dims(options.get("spatial_dims", entry.spatial_dims[-1]))
 
     def _show_windows(self) -> None:
         for _, widget in self._window_rows:
@@ -314,8 +308,7 @@ class PackWidget(QWidget):
         self.task.start(work, done)
 
     def _explain(self) -> None:
-        _, widget = self.viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
-        widget.classifier.choose(str(self.packed))
+        self.open_beside("Explain a classifier").classifier.choose(str(self.packed))
 
     def _show_failure(self, error: Exception) -> None:
         if isinstance(error, XAIMedError):
@@ -325,17 +318,6 @@ class PackWidget(QWidget):
         self.progress.setVisible(running)
         self.pack_button.setEnabled(not running)
         self.explain_button.setEnabled(not running and self.packed is not None)
-
-    def showEvent(self, event: Any) -> None:
-        """Make room for all controls; only now is napari's style known, which makes them wider."""
-        super().showEvent(event)
-        bar = self._scroll.verticalScrollBar().sizeHint().width()
-        self.setMinimumWidth(self._scroll.widget().minimumSizeHint().width() + bar)
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop the work when the widget goes."""
-        self.task.cancel()
-        super().closeEvent(event)
 
 
 def _numbers(text: str, what: str) -> tuple[int, ...]:

@@ -69,9 +69,14 @@ class PreprocessingForm(QWidget):
 
     def show_steps(self, chosen: Sequence[AnyStep], spatial_dims: int) -> None:
         """Show steps, and offer presets for images of 2 or 3 axes."""
-        self._steps, self._spatial_dims = list(chosen), spatial_dims
+        self._steps = list(chosen)
+        self.set_spatial_dims(spatial_dims)
         self.presets.setCurrentIndex(0)
         self._fill(0)
+
+    def set_spatial_dims(self, spatial_dims: int) -> None:
+        """Offer presets for images of 2 or 3 axes; the steps stay."""
+        self._spatial_dims = spatial_dims
 
     def steps(self) -> tuple[AnyStep, ...]:
         """The steps as they are shown.

@@ -24,7 +24,7 @@ SLICE, VOLUME = sample_files("slice_nodule")[0], sample_files("chest_ct_lesion")
 
 # Inputs of networks that take any size: large enough for their poolings, small enough to be quick.
 SIDE = {2: 64, 3: 32}
-NEEDS_MORE = ("senet154", "seresnet", "seresnext")
+NEEDS_MORE = ("senet154", "seresnet", "seresnext", "ct_cnn_17")
 FIXED = {
     "vit": {"hidden_size": 48, "mlp_dim": 96, "num_layers": 2, "num_heads": 4},
     "swin": {"feature_size": 12, "num_heads": [3, 3, 3, 3]},

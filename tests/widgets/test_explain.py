@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +12,14 @@ import pytest
 import torch
 from helpers import write_bundle
 from napari.layers import Image as ImageLayer
-from napari.utils.notifications import Notification, notification_manager
+from napari.utils.notifications import notification_manager
+from viewers import Open, finish, last_sentence
 
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.cli import main
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY
 from napari_xai_med.models.small_cnn import SmallCNN
-from napari_xai_med.widgets.explain import ExplainWidget
-
-Open = Callable[..., tuple[Any, ExplainWidget]]
-
-
-@pytest.fixture
-def opened(make_napari_viewer: Any, qtbot: Any) -> Iterator[Open]:
-    """A viewer with the widget opened as a user opens it; a sample if one is named."""
-    widgets: list[ExplainWidget] = []
-
-    def build(sample: str = "", model: str = "chest_ct_3d") -> tuple[Any, ExplainWidget]:
-        viewer = make_napari_viewer(show=True)
-        if sample:
-            viewer.open_sample("napari-xai-med", sample)
-        _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
-        widget.classifier.choose(model)
-        widgets.append(widget)
-        return viewer, widget
-
-    yield build
-    for widget in widgets:
-        widget.task.cancel()
-        qtbot.waitUntil(lambda w=widget: not w.task.running, timeout=60_000)
-
-
-def finish(qtbot: Any, widget: ExplainWidget) -> None:
-    qtbot.waitUntil(lambda: not widget.task.running, timeout=120_000)
-
-
-def last_sentence() -> Notification:
-    return notification_manager.records[-1]
 
 
 def test_classify_shows_all_classes_sorted(opened: Open, qtbot: Any) -> None:
@@ -380,7 +349,7 @@ def test_it_is_in_the_plugins_and_the_layers_menu(make_napari_viewer: Any) -> No
 
     make_napari_viewer()
     menus = get_app_model().menus
-    for menu in ("napari/layers/classify", "napari/plugins"):
+    for menu in ("napari/layers/classify", "napari/plugins/napari-xai-med"):
         commands = [item.command.id for item in menus.get_menu(menu) if hasattr(item, "command")]
         assert "napari-xai-med.explain" in commands
 

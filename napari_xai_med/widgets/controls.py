@@ -1,0 +1,69 @@
+"""What the dock widgets share: a column of controls that scrolls, above it that nothing is a diagnosis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import napari
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QLayout, QScrollArea, QVBoxLayout, QWidget
+
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.widgets.task import Task
+
+
+class ControlsWidget(QWidget):
+    """A dock widget with a column of controls and one task.
+
+    Attributes
+    ----------
+    viewer : napari.Viewer
+    task : Task
+    """
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.task = Task(self)
+        self._scroll = QScrollArea()
+
+    def _show_column(self, *parts: QWidget | QLayout) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.addWidget(QLabel(f"<b>{DISCLAIMER}</b>"))
+        for part in parts:
+            column.addWidget(part) if isinstance(part, QWidget) else column.addLayout(part)
+        column.addStretch()
+        self._scroll.setWidget(content)
+        self._scroll.setWidgetResizable(True)
+        # The dock is made as wide as the controls; there is nothing to scroll to the side.
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self._scroll)
+
+    def open_beside(self, title: str) -> QWidget:
+        """Open another widget of this plugin, or come back to it, as a tab beside this one."""
+        dock, widget = self.viewer.window.add_plugin_dock_widget("napari-xai-med", title, tabify=True)
+        dock.show()
+        dock.raise_()
+        return widget
+
+    def showEvent(self, event: Any) -> None:
+        """Make room for all controls; only now is napari's style known, which makes them wider."""
+        super().showEvent(event)
+        bar = self._scroll.verticalScrollBar().sizeHint().width()
+        self.setMinimumWidth(self._scroll.widget().minimumSizeHint().width() + bar)
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop the work when the widget goes."""
+        self.task.cancel()
+        super().closeEvent(event)
+
+
+def row(*widgets: QWidget) -> QHBoxLayout:
+    """Widgets side by side."""
+    line = QHBoxLayout()
+    for widget in widgets:
+        line.addWidget(widget)
+    return line

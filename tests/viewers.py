@@ -1,0 +1,20 @@
+"""What the tests of widgets share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from napari.utils.notifications import Notification, notification_manager
+
+Open = Callable[..., tuple[Any, Any]]
+
+
+def finish(qtbot: Any, widget: Any) -> None:
+    """Wait until the widget's work is done."""
+    qtbot.waitUntil(lambda: not widget.task.running, timeout=120_000)
+
+
+def last_sentence() -> Notification:
+    """What the user was told last."""
+    return notification_manager.records[-1]
