@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import napari
+import torch
 from qtpy.QtWidgets import QApplication
+
+from napari_xai_med.models.architectures import build
+from napari_xai_med.widgets.explain import ExplainWidget
 
 IMAGES = Path(__file__).parent / "images"
 _SAMPLE = "chest_ct_lesion"
@@ -43,7 +48,30 @@ def main() -> None:
     viewer.camera.set_view_direction(view_direction=(0.3, 1, -0.35), up_direction=(-1, 0, 0))
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_3d.png"), canvas_only=False, flash=False)
+    viewer.dims.ndisplay = 2
+    with TemporaryDirectory() as folder:
+        packing(viewer, widget, Path(folder))
     viewer.close()
+
+
+def packing(viewer: napari.Viewer, widget: ExplainWidget, folder: Path) -> None:
+    """Fill in the form for a network with weights of no use, and take the window."""
+    weights = folder / "resnet18.pt"
+    torch.save(build("resnet18", spatial_dims=3).state_dict(), weights)
+    form = widget.open_beside("Pack a classifier")
+    form.file.set_path(str(weights))
+    while form.task.running:
+        wait(0.1)
+    form.architecture.setCurrentIndex(form.architecture.findData("resnet18"))
+    form.classes.setPlainText("normal\nground glass")
+    steps = form.preprocessing
+    steps.presets.setCurrentIndex(steps.presets.findData("ct_lung"))
+    steps.presets.activated.emit(steps.presets.currentIndex())
+    form.pack()
+    while form.task.running:
+        wait(0.1)
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_pack.png"), canvas_only=False, flash=False)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from napari_xai_med.preprocessing.steps import Flip, Resize, Window, ZScore
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.samples import sample_files
 
+DOCS = Path(__file__).parents[2] / "docs" / "preprocessing.md"
 SMALL = {"resize": {"spatial_size": (6, 7, 8)}, "pad_or_crop": {"spatial_size": (6, 7, 8)}}
 
 
@@ -46,6 +47,29 @@ def test_every_step_becomes_a_configuration_and_comes_back(name: str) -> None:
 @pytest.mark.parametrize("name", steps())
 def test_every_option_is_explained(name: str) -> None:
     assert all(item.metadata["text"].endswith(".") for item in option_fields(steps()[name]))
+
+
+def steps_table() -> str:
+    """The tables of docs/preprocessing.md."""
+    rows = ["| step | option | default | meaning |", "|---|---|---|---|"]
+    for kind in steps().values():
+        rows.append(f"| **{kind.title}** | | | {(kind.__doc__ or '').splitlines()[0]} |")
+        rows += [
+            f"| | `{item.name}` | {_shown(item.default)} | {item.metadata['text']} |" for item in option_fields(kind)
+        ]
+    rows += ["", "| preset | what it does |", "|---|---|"]
+    rows += [f"| `{name}` | {title} |" for name, (title, _) in PRESETS.items()]
+    return "\n".join(rows) + "\n"
+
+
+def _shown(value: Any) -> str:
+    return " × ".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
+
+
+def test_the_documented_tables_are_the_registry() -> None:
+    assert DOCS.read_text(encoding="utf-8").endswith(f"\n\n{steps_table()}"), (
+        "put what steps_table() returns at the end of docs/preprocessing.md"
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
