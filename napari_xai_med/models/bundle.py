@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from pydoc import ErrorDuringImport
 from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.models.bundle_files import content_hash, find_weights, opened, read_config
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.own_code import own_code
 from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.models.trust import without_code
 from napari_xai_med.models.trusted import trusted_bundles
@@ -43,7 +46,8 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
     UntrustedError
         If the configuration would run code and `trust` is False.
     """
-    with opened(source) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(opened(source))
         config, metadata = read_config(folder, "inference"), read_config(folder, "metadata")
         path, kind = find_weights(folder)
         network_key = "network_def" if "network_def" in config else "network"
@@ -53,7 +57,9 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
                 raise ModelError(f"{source.name} has no {key} in configs/inference.json; add it.")
         sha256 = content_hash(folder)
         trusted = trust or sha256 in trusted_bundles()
-        if not trusted:
+        if trusted:
+            stack.enter_context(own_code(folder))
+        else:
             config = without_code(config, *needed)
         kind_of_file = kind()
         network = kind_of_file.load(path, lambda: _build(source, config, network_key)).eval()
@@ -90,8 +96,8 @@ def _build(folder: Path, config: dict[str, Any], key: str) -> Any:
     parser["bundle_root"] = str(folder)
     try:
         return parser.get_parsed_content(key)
-    except (RuntimeError, TypeError, ValueError, KeyError, ImportError) as error:
-        cause = error.__cause__ or error
+    except (RuntimeError, TypeError, ValueError, KeyError, ImportError, ErrorDuringImport) as error:
+        cause = str(error.__cause__ or error).rstrip(".")
         raise ModelError(f"{key} of {folder.name} can't be built: {cause}.") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from napari_xai_med.errors import ModelError, UntrustedError
 from napari_xai_med.models.formats.base import NetworkFormat, formats
+from napari_xai_med.models.own_code import CODE_SUFFIXES
 
 LARGEST_ARCHIVE = 8_000_000_000
 """Bytes that a zip may unpack to; far more than any classifier, far less than a disk."""
@@ -129,7 +130,8 @@ def content_hash(folder: Path) -> str:
         # Its weights may lie in other files of its folder.
         deciding |= {path for path in weights.parent.rglob("*") if path.is_file()}
     digest = hashlib.sha256()
-    for path in sorted(deciding | set(folder.rglob("*.py"))):
+    code = {path for path in folder.rglob("*") if path.suffix in CODE_SUFFIXES and path.is_file()}
+    for path in sorted(deciding | code):
         digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

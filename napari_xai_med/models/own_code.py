@@ -1,0 +1,44 @@
+"""Python files that a trusted bundle brings for its network or its preprocessing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+CODE_SUFFIXES = (".py", ".pyc", ".pyd", ".so")
+"""Endings of files that Python can import."""
+
+
+@contextmanager
+def own_code(folder: Path) -> Iterator[None]:
+    """Let a trusted bundle's files be imported, and forget them again: other bundles may name theirs alike.
+
+    Parameters
+    ----------
+    folder : Path
+        The bundle's folder; `network.py` in it is the module `network`.
+    """
+    names = {path.name.partition(".")[0] for path in folder.iterdir()}
+
+    def loaded() -> dict[str, ModuleType]:
+        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
+
+    others, writes_none = loaded(), sys.dont_write_bytecode
+    for name in others:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    # Written there it would change the bundle, which is then trusted no more.
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes_none
+        sys.path.remove(str(folder))
+        for name in loaded():
+            del sys.modules[name]
+        sys.modules.update(others)
