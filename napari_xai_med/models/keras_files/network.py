@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +147,7 @@ def load_keras(path: Path) -> KerasNetwork:
     ModelError
         If it is damaged, holds code, or is no network that takes images.
     """
-    with files.opened(path) as content:
+    with files.opened(path) as content, _old_versions_named(content.version):
         spec = read_model(content.config, str(path), content.version)
         shape = _input_shape(spec, path)
         endings = [take_off_ending(spec, k) for k in range(len(spec.outputs))]
@@ -171,6 +173,18 @@ def load_keras(path: Path) -> KerasNetwork:
     )
     network.describe(facts, [taken and ending in ENDINGS for ending, taken in endings])
     return network.eval()
+
+
+@contextmanager
+def _old_versions_named(version: str) -> Iterator[None]:
+    """What is refused in an old file can't be saved again by today's Keras, so that another way is told."""
+    try:
+        yield
+    except ModelError as error:
+        if not version.startswith(("1.", "2.")) or version in str(error):
+            raise
+        way = f"Keras {version} wrote it, and its weights can be loaded as a state dict of a network rebuilt in PyTorch"
+        raise type(error)(f"{str(error).removesuffix('.')}; {way}.") from error
 
 
 def _all_first(spec: Model) -> bool:

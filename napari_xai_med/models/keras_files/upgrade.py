@@ -98,8 +98,9 @@ def upgraded(kind: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normalization(config: dict[str, Any]) -> None:
-    if config.pop("mode", 0) not in (0, 2):
-        raise ValueError("a BatchNormalization that is not over the batch")
+    # 1 is over each image, and 2 takes the batch's own statistics even when the network is asked.
+    if mode := config.pop("mode", 0):
+        raise ValueError(f"a BatchNormalization of mode {mode}")
     axis = config.get("axis", -1)
     if isinstance(axis, list):
         if len(axis) != 1:
