@@ -52,6 +52,22 @@ def in_keras(model: Any, x: np.ndarray) -> np.ndarray:
         return np.asarray(model(torch.from_numpy(x), training=False))
 
 
+def keras_gradcam(model: Any, layer: str, x: np.ndarray, index: int) -> np.ndarray:
+    """Grad-CAM through Keras' own layers, one after the other, without the last activation."""
+    value, kept = torch.from_numpy(x), torch.empty(0)
+    hidden = [each for each in model.layers[:-1] if not isinstance(each, layers.InputLayer)]
+    for each in hidden:
+        value = each(value, training=False)
+        if each.name == layer:
+            kept = value.detach().requires_grad_()
+            value = kept
+    head = model.layers[-1]
+    score = (value @ head.kernel.value + head.bias.value)[0, index]
+    (gradient,) = torch.autograd.grad(score, kept)
+    weights = gradient.mean(tuple(range(1, gradient.ndim - 1)))
+    return (kept.detach() * weights).sum(-1).relu()[0].numpy()
+
+
 def asked(network: KerasNetwork, x: np.ndarray, last: bool = True) -> Tensor:
     """What our network gives for an image in Keras' order of axes, in that order."""
     with torch.no_grad():

@@ -17,9 +17,9 @@ from torch import Tensor
 class CropToBodyd(MapTransform):
     """Cut an image to the box around the largest thing, its inside included, that is brighter than a threshold.
 
-    With the defaults this is the brain crop of M. A. Habib's brain tumour classifier
+    With ``threshold=45.5, excludes_end=True`` this is the brain crop of M. A. Habib's brain tumour classifier
     (github.com/MohamedAliHabib/Brain-Tumor-Detection), which was written with OpenCV: grey values, a Gaussian
-    filter of 5 pixels, a threshold of 45, two erosions, two dilations, the largest contour. Own code and not
+    filter of 5 pixels, more than 45 after rounding, two erosions, two dilations, the largest contour. Own code and not
     MONAI's `CropForeground`, which takes everything above the threshold and so the letters at the edge too.
 
     Parameters

@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 import torch
 from helpers import classifier_of, write_bundle
-from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, saved, separable, zunair
+from keras_networks import (
+    SUFFIXES,
+    asked,
+    check,
+    images,
+    in_keras,
+    keras,
+    keras_gradcam,
+    layers,
+    randomised,
+    saved,
+    separable,
+    zunair,
+)
 
 from napari_xai_med import Image, explain, load_model, predict
 from napari_xai_med.explainers.base import make_explainer
@@ -35,22 +48,6 @@ def test_a_network_answers_as_in_keras(make: Callable[[], Any], ending: str, suf
     assert network.facts.input_shape == (x.shape[-1], *x.shape[1:-1])
     assert [(o.numbers, o.ending) for o in network.facts.outputs] == [(logits.shape[1], ending)]
     assert network.facts.writer == f"Keras {keras.__version__}"
-
-
-def keras_gradcam(model: Any, layer: str, x: np.ndarray, index: int) -> np.ndarray:
-    """Grad-CAM through Keras' own layers, one after the other, without the last activation."""
-    value, kept = torch.from_numpy(x), torch.empty(0)
-    hidden = [each for each in model.layers[:-1] if not isinstance(each, layers.InputLayer)]
-    for each in hidden:
-        value = each(value, training=False)
-        if each.name == layer:
-            kept = value.detach().requires_grad_()
-            value = kept
-    head = model.layers[-1]
-    score = (value @ head.kernel.value + head.bias.value)[0, index]
-    (gradient,) = torch.autograd.grad(score, kept)
-    weights = gradient.mean(tuple(range(1, gradient.ndim - 1)))
-    return (kept.detach() * weights).sum(-1).relu()[0].numpy()
 
 
 @pytest.mark.parametrize(("make", "classes", "index"), [(zunair, 2, 1), (separable, 3, 2)])
