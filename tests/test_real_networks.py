@@ -19,12 +19,14 @@ from luna_network import LunaNodule
 from torch.nn import functional
 
 from napari_xai_med import Classifier, Image, classifier_from_module, explain, load_model, predict, read_image
-from napari_xai_med.explainers.base import make_explainer
+from napari_xai_med.io.nifti import save_nifti
 from napari_xai_med.job import Job
 from napari_xai_med.models.keras_files.network import load_keras
 from napari_xai_med.models.pack import Packing, pack
+from napari_xai_med.pipeline import network_view
 from napari_xai_med.preprocessing.base import AnyStep, config_of, transform_of
 from napari_xai_med.preprocessing.files import read_preprocessing
+from napari_xai_med.request import ExplainRequest
 
 Folder = Callable[[str], Path]
 NAMES = ("no tumour", "tumour")
@@ -73,7 +75,7 @@ def brain(shared_data: Folder, tmp_path_factory: pytest.TempPathFactory) -> Call
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["state dict", "keras"])
-def test_the_brain_tumour_network_answers_as_published_on_all_images(
+def test_the_brain_tumour_network_gives_the_reference_predictions_on_all_images(
     form: str, brain: Callable[[str], Classifier], shared_data: Folder
 ) -> None:
     classifier = brain(form)
@@ -132,7 +134,7 @@ def luna(shared_data: Folder, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
 @pytest.mark.parametrize(("patch", "malignant", "diameter"), [("positive", 0.98, 17.9), ("negative", -5.60, 0.0)])
 @pytest.mark.parametrize("form", ["script", "bundle", "keras"])
-def test_one_of_five_heads_is_chosen_by_name_and_answers_as_published(
+def test_one_of_five_heads_is_chosen_by_name_and_gives_the_stated_logits(
     form: str, patch: str, malignant: float, diameter: float, luna: Callable[..., Classifier], shared_data: Folder
 ) -> None:
     image = Image.from_array(np.load(shared_data("luna_patches") / f"{patch}_patch.npy"))
@@ -144,6 +146,23 @@ def test_one_of_five_heads_is_chosen_by_name_and_answers_as_published(
     kinds = predict(image, luna(form, "o_fp", "softmax", ("a", "b", "c")))
     assert kinds.logits.shape == (3,)
     assert sum(kinds.probabilities) == pytest.approx(1)
+
+
+def test_the_nodule_network_answers_about_a_scan_in_hounsfield_units(shared_data: Folder, tmp_path: Path) -> None:
+    """As its patches, whose axes lead to the head, the back and the left."""
+    patch = np.load(shared_data("luna_patches") / "positive_patch.npy")
+    image = Image.from_array(patch[::-1] * 1400 - 1000)
+    save_nifti(tmp_path / "scan.nii.gz", image.data[0], image.grid)
+    weights = shared_data("weights_luna_nodule_3d") / "original_keras12.h5"
+    packing = Packing(
+        weights=weights,
+        class_names=("malignant",),
+        output="o_mal",
+        preprocessing=steps("lung_nodule", 3),
+        modality="CT",
+    )
+    classifier = pack(packing, tmp_path / "bundle")
+    assert predict(tmp_path / "scan.nii.gz", classifier).logits == pytest.approx([0.98], abs=0.006)
 
 
 def test_all_forms_of_the_nodule_network_have_the_same_map(
@@ -160,46 +179,41 @@ def test_all_forms_of_the_nodule_network_have_the_same_map(
         np.testing.assert_allclose(one, maps[0], atol=1e-4 * maps[0].max())
 
 
-def chest_slice(folder: Folder) -> Image:
-    """Through both lungs."""
-    scan = read_image(folder("ct_totalsegmentator") / "example_ct.nii.gz")
-    return Image.from_array(scan.data[0, 20])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "preprocessing", "image"),
+    ("name", "preprocessing", "layer", "place", "image", "slice"),
     [
-        ("covid_ct_2d", "covid_ct", chest_slice),
-        ("covid_ct_2d", "picture", lambda folder: sorted(folder("deeplesion_keyslices").glob("images/*"))[0]),
-        ("skullstrip_quality_3d", "skullstrip", lambda folder: folder("niivue_volumes") / "MR_Gd.nii.gz"),
+        ("covid_ct_2d", "covid_ct", "conv2d_3", "ct_totalsegmentator", "aorta_case/ct_cropped.nii.gz", 52),
+        ("covid_ct_2d", "covid_ct", "conv2d_1", "ct_totalsegmentator", "example_ct.nii.gz", 0),
+        ("skullstrip_quality_3d", "skullstrip", "conv3d_2", "niivue_volumes", "MR_Gd.nii.gz", None),
     ],
 )
-def test_keras_files_on_real_images_are_answered_and_explained_as_by_keras(
-    name: str, preprocessing: str, image: Callable[[Folder], Any], shared_data: Folder, tmp_path: Path
+def test_keras_files_are_answered_and_explained_on_real_images_as_by_keras(
+    name: str,
+    preprocessing: str,
+    layer: str,
+    place: str,
+    image: str,
+    slice: int | None,
+    shared_data: Folder,
+    tmp_path: Path,
 ) -> None:
     """Keras' own answer and gradients, on its torch backend, from the file as it is."""
-    path = shared_data("weights_extra_keras") / f"{name}.h5"
-    dims = 2 if "2d" in name else 3
-    chosen = steps("covid_ct" if dims == 2 else "skullstrip", dims)
-    if preprocessing == "picture":
-        # Without the CT window: the picture has 0..255 already.
-        chosen = chosen[1:]
+    path, scan = shared_data("weights_extra_keras") / f"{name}.h5", read_image(shared_data(place) / image)
+    chosen = steps(preprocessing, 3 if slice is None else 2)
     classifier = pack(Packing(weights=path, class_names=("yes",), preprocessing=chosen), tmp_path / "bundle")
-    source = image(shared_data)
-    source = source if isinstance(source, Image) else read_image(source)
-    model = keras.models.load_model(path, compile=False)
     assert keras.backend.backend() == "torch"
-    seen = classifier.prepare(source).tensor
-    x = np.ascontiguousarray(seen.movedim(1, -1))
-    assert seen.std() > 0
-    np.testing.assert_allclose(predict(source, classifier).probabilities[1], in_keras(model, x)[0, 0], atol=1e-5)
-    attribution = explain(source, classifier, target="yes")
-    assert attribution.values.shape == source.grid.shape
-    (raw,), _ = make_explainer("gradcam", {}).attribute(classifier, seen, [(0, 1)], Job())
-    expected = keras_gradcam(model, raw.facts["layer"], x, 0)
+    model = keras.models.load_model(path, compile=False)
+    seen = network_view(scan, classifier, ExplainRequest(slice=slice), Job()).data
+    x = np.moveaxis(seen if slice is None else seen[:, 0], 0, -1)[None].copy()
+    assert x.std() > 0.1, "there is something to see"
+    probability = in_keras(model, x)[0, 0]
+    np.testing.assert_allclose(predict(scan, classifier, slice=slice).probabilities[1], probability, atol=1e-5)
+    attribution = explain(scan, classifier, target="yes", layer=layer, slice=slice)
+    expected = keras_gradcam(model, layer, x, 0)
     assert expected.max() > 0
-    np.testing.assert_allclose(raw.values, expected, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(attribution.raw, expected, atol=1e-5 * expected.max())
+    assert attribution.values.size == scan.data[0].size / (1 if slice is None else scan.grid.shape[2])
 
 
 def by_hand(path: Path, x: torch.Tensor) -> torch.Tensor:
