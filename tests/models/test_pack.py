@@ -8,86 +8,44 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matrix import Case, cases
 from safetensors.torch import save_file
 from torch import nn
 
-from napari_xai_med import classifier_from_module, explain, load_model, predict
+from napari_xai_med import explain, load_model, predict
 from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError, ModelError
-from napari_xai_med.models.architectures import architectures, build
+from napari_xai_med.models.architectures import build
 from napari_xai_med.models.pack import Packing, pack
 from napari_xai_med.preprocessing.presets import preset
-from napari_xai_med.preprocessing.steps import Resize, ToColours, ZScore
+from napari_xai_med.preprocessing.steps import ZScore
 from napari_xai_med.samples import sample_files
 
-SLICE, VOLUME = sample_files("slice_nodule")[0], sample_files("chest_ct_lesion")[0]
-
-# Inputs of networks that take any size: large enough for their poolings, small enough to be quick.
-SIDE = {2: 64, 3: 32}
-NEEDS_MORE = ("senet154", "seresnet", "seresnext", "ct_cnn_17")
-FIXED = {
-    "vit": {"hidden_size": 48, "mlp_dim": 96, "num_layers": 2, "num_heads": 4},
-    "swin": {"feature_size": 12, "num_heads": [3, 3, 3, 3]},
-}
-
-CASES = [
-    pytest.param(name, dims, id=f"{name} {dims}d")
-    for name, entry in architectures().items()
-    for dims in entry.spatial_dims
-]
+SLICE = sample_files("slice_nodule")[0]
 
 
-def options_of(name: str, dims: int) -> dict[str, Any]:
-    """The architecture's options and a size for its input."""
-    entry = architectures()[name]
-    options: dict[str, Any] = dict(FIXED.get(name, {}))
-    if len(entry.spatial_dims) > 1:
-        options["spatial_dims"] = dims
-    if hasattr(entry.chosen(**options), "image_size"):
-        options["image_size"] = [32] * dims if name == "vit" else [64] * dims
-    return options
-
-
-@pytest.mark.parametrize(("name", "dims"), CASES)
-def test_every_architecture_packs_loads_and_answers_as_before(name: str, dims: int, tmp_path: Path) -> None:
-    options = options_of(name, dims)
+@pytest.mark.parametrize("case", cases())
+def test_every_architecture_packs_loads_and_answers_as_before(case: Case, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = build(name, **options).eval()
-    chosen = vars(architectures()[name].chosen(**options))
-    fixed = chosen.get("image_size")
-    side = fixed[0] if fixed else (64 if name.startswith(NEEDS_MORE) else SIDE[dims])
-    steps = (
-        *preset("ct", dims),
-        *([ToColours()] if chosen["in_channels"] == 3 else []),
-        Resize(spatial_size=(side,) * dims, mode="bilinear" if dims == 2 else "trilinear"),
-    )
-    classes = tuple(f"class {k}" for k in range(max(chosen["num_classes"], 2)))
-    image = SLICE if dims == 2 else VOLUME
-    before = predict(image, _around(network, classes, chosen, dims), preprocessing=steps)
-    weights = {"model.pt": torch.save, "model.safetensors": save_file}
-    for file, save in weights.items():
+    network = case.network()
+    before = predict(case.image, case.around(network), preprocessing=case.steps)
+    for file, save in {"model.pt": torch.save, "model.safetensors": save_file}.items():
         save(network.state_dict(), tmp_path / file)
         packing = Packing(
             weights=tmp_path / file,
-            class_names=classes,
-            architecture=name,
-            options={**options, "num_classes": chosen["num_classes"]},
-            preprocessing=steps,
+            class_names=case.classes,
+            architecture=case.name,
+            options=case.options,
+            preprocessing=case.steps,
         )
         classifier = pack(packing, tmp_path / file.replace(".", "_"))
-        after = predict(image, classifier)
+        after = predict(case.image, classifier)
         np.testing.assert_allclose(after.logits, before.logits, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-5)
         (tmp_path / file).unlink()
-    attribution = explain(image, classifier)
+    attribution = explain(case.image, classifier)
     assert attribution.values.shape == attribution.grid.shape
     assert np.isfinite(attribution.values).all()
-
-
-def _around(network: nn.Module, classes: tuple[str, ...], chosen: dict[str, Any], dims: int) -> Any:
-    head = "one_logit" if chosen["num_classes"] == 1 else "softmax"
-    classifier = classifier_from_module(network, classes, head=head)
-    return replace(classifier, channels=0, spatial_dims=dims)
 
 
 @pytest.fixture
