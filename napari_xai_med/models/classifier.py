@@ -212,6 +212,8 @@ class Classifier:
             If it can't be told.
         """
         if self.output is not None:
+            if hasattr(output, "shape") and self.output in [each.name for each in self.network_facts.outputs]:
+                output = (output,)
             if hasattr(output, "shape"):
                 # A single tensor is no list of outputs: indexing it would choose an image.
                 raise ModelError(
