@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_xai_med.errors import ModelError
+from napari_xai_med.models.devices import is_out_of_memory
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 from napari_xai_med.models.formats.facts import NetworkFacts
 from napari_xai_med.models.graphs.program import Program, only_in_batches
@@ -161,7 +162,8 @@ class OnnxNetwork(nn.Module):
         try:
             results: list[Any] = self._session.run(None, {item.name: array.astype(_FLOATS[item.type])})
         except Exception as error:  # onnxruntime's errors have no common class
-            raise ValueError(_first_line(error)) from error
+            kind = MemoryError if is_out_of_memory(RuntimeError(str(error))) else ValueError
+            raise kind(_first_line(error)) from error
         return results
 
 
@@ -194,7 +196,7 @@ def _agree(program: Program, runtime: OnnxNetwork, tolerance: float) -> bool:
         images = torch.randn((2, *tried), generator=noise)
         try:
             expected = runtime(images)
-        except ValueError:
+        except (ValueError, MemoryError):
             continue
         with torch.no_grad():
             answer = program(images)
