@@ -19,7 +19,7 @@ from napari_xai_med.grid import Float, Grid, Reorientation, resample_linear
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
-from napari_xai_med.models.devices import free_memory, is_out_of_memory
+from napari_xai_med.models.devices import free_memory, is_lacking, is_out_of_memory
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.receptive_field import Layer, default_layer
 from napari_xai_med.models.run import predict, prediction_from
@@ -75,38 +75,41 @@ def _as_asked(classifier: Classifier, request: ExplainRequest) -> Classifier:
     return classifier.with_steps(read_steps(request.preprocessing))
 
 
-_ON_CPU = "The memory of {} was not enough; this was computed on the processor."
+_NO_MEMORY = "The memory of {} was not enough; this was computed on the processor."
+_LACKING = "{} lacks something that {} needs; this was computed on the processor."
 
 
-def _with_enough_memory(classifier: Classifier, work: Callable[[Classifier], Result]) -> tuple[Result, tuple[str, ...]]:
-    """Work with a classifier, on the processor if the memory of its device is not enough, and a notice of that."""
+def _where_it_can(classifier: Classifier, work: Callable[[Classifier], Result]) -> tuple[Result, tuple[str, ...]]:
+    """Work with a classifier, on the processor if its device can't, and a notice of that."""
     device = classifier.device
     try:
         return work(classifier), ()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        if device.type == "cpu":
+    except (RuntimeError, MemoryError, TypeError) as error:
+        full = is_out_of_memory(error)
+        if full and device.type == "cpu":
             raise ModelError(
                 f"There is not enough memory to run {classifier.name}; close other programs or take a smaller image."
             ) from error
+        if not full and not is_lacking(error, device):
+            raise
     # Outside of the handler: the error holds on to what filled the memory.
     free_memory()
-    return work(classifier.on("cpu")), (_ON_CPU.format(device),)
+    result, _ = _where_it_can(classifier.on("cpu"), work)
+    return result, (_NO_MEMORY.format(device) if full else _LACKING.format(device, classifier.name),)
 
 
 def predict_request(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Prediction:
     """What the classifier says about the section that the request names."""
     classifier = _as_asked(classifier, request)
     section = Section.choose(image, classifier, request).image
-    prediction, notices = _with_enough_memory(classifier, lambda chosen: predict(section, chosen, job))
+    prediction, notices = _where_it_can(classifier, lambda chosen: predict(section, chosen, job))
     return replace(prediction, notices=(*prediction.notices, *notices))
 
 
 def explain_request(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Attribution:
     """Carry out a request; see `napari_xai_med.explain`."""
     work = partial(_explain, image, request=request, job=job)
-    attribution, notices = _with_enough_memory(_as_asked(classifier, request), work)
+    attribution, notices = _where_it_can(_as_asked(classifier, request), work)
     return replace(attribution, notices=(*attribution.notices, *notices))
 
 

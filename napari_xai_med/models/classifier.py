@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -199,9 +198,11 @@ class Classifier:
         """The same classifier on a device; a copy of its network, if that is elsewhere."""
         import torch
 
+        from napari_xai_med.models.devices import copy_on
+
         if self.device == torch.device(device):
             return self
-        return replace(self, network=deepcopy(self.network).to(device))
+        return replace(self, network=copy_on(self.network, device))
 
     def chosen_output(self, output: Any) -> Tensor:
         """The output that the classes belong to, in whatever the network returned.
@@ -212,6 +213,8 @@ class Classifier:
             If it can't be told.
         """
         if self.output is not None:
+            if hasattr(output, "shape") and self.output in [each.name for each in self.network_facts.outputs]:
+                output = (output,)
             if hasattr(output, "shape"):
                 # A single tensor is no list of outputs: indexing it would choose an image.
                 raise ModelError(

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from copy import deepcopy
+from io import BytesIO
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from napari_xai_med.errors import InputError
 
 AUTO = "auto"
 Result = TypeVar("Result")
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "Failed to allocate memory",
+    "bad_alloc",
+)
+_NO_DOUBLE = "doesn't support float64"
 
 
 def devices() -> tuple[str, ...]:
@@ -53,11 +63,47 @@ def free_memory() -> None:
         torch.mps.empty_cache()
 
 
+def copy_on(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """A copy of a network on a device. What it was copied from stays as it is, and is not copied where it is first."""
+    copies: dict[int, Any] = {}
+    scripted: tuple[str, ...] = ()
+    for name, module in network.named_modules():
+        if name.startswith(scripted):
+            continue
+        if isinstance(module, torch.jit.ScriptModule):
+            # Its weights are out of reach of a copy.
+            scripted = (*scripted, f"{name}." if name else "")
+            copies[id(module)] = _scripted_on(module, device)
+            continue
+        with torch.no_grad():
+            for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                moved = value.to(device, copy=True)
+                parameter = isinstance(value, nn.Parameter)
+                copies[id(value)] = nn.Parameter(moved, value.requires_grad) if parameter else moved
+    # A network that makes its copy by itself may make it elsewhere.
+    return deepcopy(network, copies).to(device)
+
+
+def _scripted_on(module: Any, device: str | torch.device) -> Any:
+    content = BytesIO()
+    torch.jit.save(module, content)
+    content.seek(0)
+    copy: Any = torch.jit.load(content, map_location=device)
+    for new, old in zip(copy.parameters(), module.parameters(), strict=True):
+        new.requires_grad_(old.requires_grad)
+    return copy
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device's memory was not enough."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def is_lacking(error: BaseException, device: torch.device) -> bool:
+    """Whether an error says that an accelerator lacks an operator, or a type of numbers, that the processor has."""
+    return device.type != "cpu" and (isinstance(error, NotImplementedError) or _NO_DOUBLE in str(error))
 
 
 def in_batches(
@@ -82,7 +128,7 @@ def in_batches(
 
     Raises
     ------
-    RuntimeError
+    RuntimeError, MemoryError
         If a single one does not fit.
     """
     results: list[Result] = []
@@ -91,7 +137,7 @@ def in_batches(
         try:
             results.append(compute(inputs[done : done + size]))
             done += size
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
             size = -(-size // 2)

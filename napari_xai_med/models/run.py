@@ -13,7 +13,7 @@ from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
-from napari_xai_med.models.devices import is_out_of_memory
+from napari_xai_med.models.devices import is_lacking, is_out_of_memory
 from napari_xai_med.models.endings import Endings
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer
@@ -66,8 +66,9 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
     ------
     ModelError
         If the logits are not finite, with the layer where that began.
-    RuntimeError
-        If the device's memory was not enough; see `napari_xai_med.models.devices.is_out_of_memory`.
+    RuntimeError, MemoryError, TypeError
+        If the device has not enough memory, or lacks an operator; see `is_out_of_memory` and `is_lacking` in
+        `napari_xai_med.models.devices`.
     """
     network = classifier.network
     inputs = inputs.to(classifier.device)
@@ -75,7 +76,7 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
         try:
             output = _with_constants(network, inputs)
         except (RuntimeError, ValueError, TypeError) as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or is_lacking(error, classifier.device):
                 raise
             reason = str(error).splitlines()[0].rstrip(".")
             raise ModelError(
@@ -186,8 +187,8 @@ def prediction_from(
 ) -> Prediction:
     """The prediction that the first row of an answer stands for."""
     return Prediction(
-        logits=answer.logits[0].detach().double().cpu().numpy(),
-        probabilities=answer.probabilities[0].detach().double().cpu().numpy(),
+        logits=answer.logits[0].detach().cpu().double().numpy(),
+        probabilities=answer.probabilities[0].detach().cpu().double().numpy(),
         class_names=classifier.class_names,
         top=int(answer.top[0]),
         network_input=network_input,

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from helpers import classifier_of
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_xai_med import explain, load_model, predict
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.image import Image
-from napari_xai_med.models.devices import describe, devices, in_batches, is_out_of_memory, pick
+from napari_xai_med.models.devices import copy_on, describe, devices, in_batches, is_out_of_memory, pick
+from napari_xai_med.models.formats.facts import NetworkFacts
+from napari_xai_med.models.formats.torchscript import TorchScript
 
 IMAGE = Image.from_array(np.random.default_rng(0).random((8, 8)).astype(np.float32))
 
@@ -42,60 +50,174 @@ def test_a_device_that_is_not_there_is_told(name: str) -> None:
         load_model("chest_ct_3d", device=name)
 
 
+class Results(TorchDispatchMode):
+    """Notes on which device every result of an operator lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.seen |= {result.device.type} if isinstance(result, Tensor) and "detach" not in str(function) else set()
+        return result
+
+
 def test_a_classifier_goes_to_another_device_as_a_copy() -> None:
-    classifier = classifier_of(Small(), 2)
-    there = classifier.on("meta")
+    network = Small()
+    network.again, network.tied = network.features, network.features.weight
+    classifier = classifier_of(network, 2)
+    with Results() as results:
+        there = classifier.on("meta")
+    # Nothing was copied on the device where it was, whose memory may be full.
+    assert results.seen == {"meta"}
     assert (classifier.device.type, there.device.type) == ("cpu", "meta")
+    assert {value.device.type for value in classifier.network.state_dict().values()} == {"cpu"}
+    assert there.network.again is there.network.features
+    assert there.network.tied is there.network.features.weight
     assert classifier.on("cpu") is classifier
 
 
-def test_an_accelerator_without_memory_leaves_the_work_to_the_processor() -> None:
+def test_scripted_networks_go_to_another_device_as_well(tmp_path: Path) -> None:
+    image = torch.rand(1, 1, 8, 8)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    torch.jit.trace(network.eval(), image).save(tmp_path / "a.ts")
+    scripted = TorchScript().load(tmp_path / "a.ts", nn.Identity)
+    copy = copy_on(scripted, "cpu")
+    torch.testing.assert_close(copy(image), scripted(image), atol=0, rtol=0)
+    pairs = list(zip(copy.parameters(), scripted.parameters(), strict=True))
+    assert len(pairs) == 4
+    assert not any(new.requires_grad or new.data_ptr() == old.data_ptr() for new, old in pairs)
+
+
+class Remembered(TorchFunctionMode):
+    """Weights that come back from the device "meta", which itself forgets them."""
+
+    def __init__(self, there: nn.Module, here: nn.Module) -> None:
+        super().__init__()
+        self.weights = list(zip(there.parameters(), here.parameters(), strict=True))
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = [here for there, here in self.weights if args and args[0] is there]
+        if function is Tensor.to and found and torch.device(args[1]).type == "cpu":
+            return found[0].detach().clone()
+        return function(*args, **(kwargs or {}))
+
+
+class Lacking(Small):
+    """Uses an operator that the device "meta" has not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked.append(x.device.type)
+        return self.features(x).mean((2, 3)) + torch.nonzero(x).sum()
+
+
+class Doubles(Small):
+    """Fails as Apple's devices do on every device but the processor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "meta":
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (Small, "The memory of meta was not enough; this was computed on the processor."),
+        (Lacking, "meta lacks something that test needs; this was computed on the processor."),
+        (Doubles, "meta lacks something that test needs; this was computed on the processor."),
+    ],
+)
+def test_what_an_accelerator_can_t_do_is_left_to_the_processor(kind: type[Small], sentence: str) -> None:
     """The device "meta" stands for an accelerator: it takes a network, and fails when that runs."""
-    classifier = classifier_of(Small(), 2)
-    there = _kept_weights(classifier.on("meta"), classifier)
+    classifier = classifier_of(kind(), 2)
+    there = classifier.on("meta")
     there._layers[(1, 8, 8)] = classifier.layers((1, 8, 8))
-    sentence = "The memory of meta was not enough; this was computed on the processor."
+    with Remembered(there.network, classifier.network):
+        prediction, attribution = predict(IMAGE, there), explain(IMAGE, there)
     for answer, expected in (
-        (predict(IMAGE, there), predict(IMAGE, classifier)),
-        (explain(IMAGE, there).prediction, explain(IMAGE, classifier).prediction),
+        (prediction, predict(IMAGE, classifier)),
+        (attribution.prediction, explain(IMAGE, classifier).prediction),
     ):
         np.testing.assert_array_equal(answer.logits, expected.logits)
-    assert sentence in predict(IMAGE, there).notices
-    attribution = explain(IMAGE, there)
+    assert sentence in prediction.notices
     assert sentence in attribution.notices
     assert attribution.record.software["device"] == "cpu"
     assert there.device.type == "meta"
 
 
-def _kept_weights(there, classifier):  # type: ignore[no-untyped-def]
-    """Weights that come back from the device, which "meta" itself forgets."""
-    from copy import deepcopy
+class OnlySingle(Tensor):
+    """Stands for a tensor on a device without double precision, until it is brought to the processor."""
 
-    class Remembering(Small):
-        def __deepcopy__(self, memo: object) -> nn.Module:
-            return deepcopy(classifier.network)
-
-    there.network.__class__ = Remembering
-    return there
-
-
-def test_no_memory_at_all_is_one_sentence() -> None:
-    class Large(Small):
-        def forward(self, x: Tensor) -> Tensor:  # noqa: ARG002
-            raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        if function is Tensor.cpu:
+            return result.as_subclass(Tensor)
+        if isinstance(result, cls) and result.dtype is torch.float64:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
             )
+        return result
 
-    with pytest.raises(ModelError, match=r"^There is not enough memory to run test; close other programs or take"):
+
+def test_no_double_precision_is_asked_of_a_device() -> None:
+    class Single(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).as_subclass(OnlySingle)
+
+    network = Single()
+    expected = Small.forward(network, torch.from_numpy(IMAGE.data)[None])
+    np.testing.assert_array_equal(predict(IMAGE, classifier_of(network, 2)).logits, expected[0].detach())
+
+
+def unable(x: Tensor) -> Tensor:
+    return torch.empty(2**50, dtype=x.dtype)
+
+
+def unable_in_numpy(x: Tensor) -> Tensor:
+    return torch.from_numpy(np.empty((2**50, *x.shape)))
+
+
+def unable_in_onnxruntime(x: Tensor) -> Tensor:
+    """Expands an image to 2**50 numbers."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    from napari_xai_med.models.formats.onnx import OnnxNetwork
+
+    ends = [onnx.helper.make_tensor_value_info(name, 1, list("abcde")[:n]) for name, n in (("x", 4), ("y", 5))]
+    shape = onnx.numpy_helper.from_array(np.array([2**44, 1, 1, 1, 1]), "s")
+    nodes = [onnx.helper.make_node("Expand", ["x", "s"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], initializer=[shape])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return OnnxNetwork(session, NetworkFacts((None, None, None), ()), None)(x)
+
+
+@pytest.mark.parametrize("allocate", [unable, unable_in_numpy, unable_in_onnxruntime])
+def test_no_memory_at_all_is_one_sentence(allocate: Callable[[Tensor], Tensor]) -> None:
+    class Large(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + allocate(x.detach()).sum()
+
+    sentence = r"^There is not enough memory to run test; close other programs or take a smaller image\.$"
+    with pytest.raises(ModelError, match=sentence):
         predict(IMAGE, classifier_of(Large(), 2))
+    # Neither the accelerator nor, after it, the processor has enough.
+    there = classifier_of(Large(), 2).on("meta")
+    with Remembered(there.network, Large()), pytest.raises(ModelError, match=sentence):
+        predict(IMAGE, there)
 
 
-def test_batches_get_smaller_until_they_fit() -> None:
+@pytest.mark.parametrize("allocate", [unable, unable_in_numpy])
+def test_batches_get_smaller_until_they_fit(allocate: Callable[[Tensor], Tensor]) -> None:
     told: list[int] = []
 
     def compute(part: Tensor) -> list[float]:
         if len(part) > 3:
-            raise torch.OutOfMemoryError("out of memory")
+            allocate(part)
         return part.tolist()
 
     results = in_batches(torch.arange(10.0), 8, compute, told.append)

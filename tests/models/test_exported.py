@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -107,6 +109,84 @@ def test_an_ending_is_taken_off(ending: str, tmp_path: Path) -> None:
     facts = Exported().facts(path)
     assert facts.input_shape == (1, 16, 16, 16)
     assert [(output.numbers, output.ending) for output in facts.outputs] == [(2, ending)]
+
+
+class Ends(nn.Module):
+    """Several outputs, each of which ends otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+
+    def logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.conv(x)
+        row = y.mean((2, 3))
+        return {"map": y, "kept.p": row, "kept.q": row + 1, "in place": row * 2, "rows": row, "twice": row.sigmoid()}
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        z = self.logits(x)
+        return {
+            "map": z["map"].softmax(1),
+            "kept": {
+                "p": z["kept.p"][..., None, None].softmax(1).flatten(1),
+                "q": z["kept.q"].sigmoid()[None].squeeze(0),
+            },
+            "in place": z["in place"].sigmoid_(),
+            "rows": z["rows"].softmax(0),
+            "twice": z["twice"].softmax(1),
+        }
+
+
+def test_outputs_have_the_names_of_a_dict_and_each_its_own_ending(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, images = Ends().eval(), torch.rand(1, 1, 8, 8)
+    program = load(export(network, tmp_path / "a.pt2", (1, 1, 8, 8)))
+    expected = network.logits(images)
+    endings = ["softmax", "softmax", "sigmoid", "sigmoid", "", "softmax"]
+    assert [program.endings[name] for name in expected] == endings
+    expected["rows"] = expected["rows"].softmax(0)
+    for answer, (name, logits), facts in zip(program(images), expected.items(), program.facts.outputs, strict=True):
+        torch.testing.assert_close(answer, logits)
+        assert (facts.name, facts.numbers) == (name, 3)
+    classifier = classifier_of(program, 2, 3, output="twice")
+    prediction = predict(Image.from_array(images[0, 0].numpy()), classifier)
+    # Nothing is taken off once more: below this softmax lies a sigmoid.
+    np.testing.assert_allclose(prediction.probabilities, network(images)["twice"][0].detach(), atol=1e-6)
+    assert prediction.ending == "softmax"
+
+
+def test_a_dict_of_one_output_may_be_named(tmp_path: Path) -> None:
+    class One(Small):
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"logits": super().forward(x)}
+
+    torch.manual_seed(0)
+    program = load(export(One().eval(), tmp_path / "a.pt2", (1, 1, 16, 16, 16)))
+    image = Image.from_array(np.random.default_rng(0).normal(size=(16, 16, 16)))
+    answers = [predict(image, classifier_of(program, 3, output=name)).logits for name in (None, "logits")]
+    np.testing.assert_array_equal(*answers)
+    with pytest.raises(ModelError, match="has a single output; take 'other' out"):
+        predict(image, classifier_of(program, 3, output="other"))
+
+
+def test_files_of_older_versions_are_refused_with_advice(tmp_path: Path) -> None:
+    """As PyTorch 2.1 to 2.7 wrote them, which today's still reads."""
+    from torch._export.serde.serialize import SCHEMA_VERSION, serialize
+
+    parts = serialize(torch.export.export(small(), (torch.rand(1, 1, 16, 16, 16),)))
+    path = tmp_path / "a.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("serialized_exported_program.json", parts.exported_program)
+        archive.writestr("serialized_state_dict.pt", parts.state_dict)
+        archive.writestr("serialized_constants.pt", parts.constants)
+        archive.writestr("serialized_example_inputs.pt", parts.example_inputs)
+        archive.writestr("version", ".".join(map(str, SCHEMA_VERSION)))
+    images = torch.rand(1, 1, 16, 16, 16)
+    torch.testing.assert_close(torch.export.load(path).module()(images), small()(images))
+    with pytest.raises(
+        ModelError, match=r"written by PyTorch 2\.7 or older; .* torch\.export\.save of PyTorch 2\.8 or later"
+    ):
+        load(path)
 
 
 def test_axes_can_be_free(tmp_path: Path) -> None:
@@ -260,6 +340,73 @@ def test_operators_that_are_not_known_are_refused(target: str, path: Path) -> No
 
     with pytest.raises(UntrustedError, match="is not known to be harmless"):
         load(changed(path, "models/model.json", with_json(change)))
+
+
+def core(path: Path) -> Path:
+    """The same network in PyTorch's basic operators, which check less of what they are given."""
+    path = path.with_name("core.pt2")
+    torch.export.save(torch.export.export(small(), (torch.rand(1, 1, 16, 16, 16),)).run_decompositions(), path)
+    return path
+
+
+def node_of(content: Any, target: str) -> Any:
+    nodes = content["graph_module"]["graph"]["nodes"]
+    return next(node for node in nodes if node["target"].startswith(f"torch.ops.aten.{target}."))
+
+
+def argument(content: Any, target: str, name: str, value: Any) -> None:
+    inputs = node_of(content, target)["inputs"]
+    inputs[:] = [item for item in inputs if item["name"] != name] + [{"name": name, "arg": value, "kind": 1}]
+
+
+def short_variance(content: Any) -> None:
+    argument(content, "_native_batch_norm_legit_no_training", "running_var", {"as_tensor": {"name": "p_fc_bias"}})
+
+
+def sizes_as_type(content: Any) -> None:
+    """A type of numbers that there is not, to sum in."""
+    node_of(content, "mean")["target"] = "torch.ops.aten.sum.dim_IntList"
+    argument(content, "sum", "dtype", {"as_int": -5})
+
+
+def huge_window(content: Any) -> None:
+    """The 16 x 32 patches of an image put back together, far outside of it."""
+    node = node_of(content, "mean")
+    settings = {
+        "output_size": [17, 33],
+        "kernel_size": [2, 2],
+        "dilation": [1, 1],
+        "padding": [2**31, 0],
+        "stride": [1, 1],
+    }
+    node["target"] = "torch.ops.aten.col2im.default"
+    node["inputs"] = [{"name": "self", "arg": {"as_tensor": {"name": "view"}}, "kind": 1}]
+    for name, value in settings.items():
+        argument(content, "col2im", name, {"as_ints": value})
+
+
+def numbers_only(content: Any) -> None:
+    node = node_of(content, "relu")
+    node |= {"target": "torch.ops.aten.remainder.int"}
+    node["inputs"] = [{"name": name, "arg": {"as_int": k}, "kind": 1} for name, k in (("a", 1), ("b", 0))]
+
+
+@pytest.mark.parametrize("change", [short_variance, sizes_as_type, huge_window, numbers_only])
+def test_arguments_that_would_bring_pytorch_down_are_one_sentence(
+    change: Callable[[Any], None], path: Path, tmp_path: Path
+) -> None:
+    """Asked in another process: without the checks it dies of a signal, or does not end."""
+    hostile = changed(core(path), "models/model.json", with_json(change))
+    hostile.rename(tmp_path / "h.pt2")
+    code = (
+        "import sys, torch; from pathlib import Path; from napari_xai_med.errors import ModelError\n"
+        "from napari_xai_med.models.formats.exported import Exported\n"
+        "try: Exported().load(Path(sys.argv[1]), None)(torch.rand(1, 1, 16, 16, 16)); print('answered')\n"
+        "except (ModelError, RuntimeError, ValueError) as error: print('refused', error)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "h.pt2")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert answer.stdout.startswith("refused"), (answer.returncode, answer.stdout, answer.stderr[-500:])
 
 
 def set_sizes(content: Any) -> None:

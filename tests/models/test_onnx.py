@@ -130,7 +130,7 @@ def test_onnxruntime_gives_the_same(tmp_path: Path) -> None:
     path = export(small(), tmp_path / "a.onnx", (1, 1, 16, 16, 16), new=False)
     from napari_xai_med.models.formats import onnx as module
 
-    model, _ = module._read(path)
+    model, *_ = module._read(path)
     runtime = OnnxNetwork(module._session(model, path), load(path).facts, 1)
     images = torch.rand(3, 1, 16, 16, 16)
     torch.testing.assert_close(runtime(images), small()(images), atol=1e-5, rtol=0)

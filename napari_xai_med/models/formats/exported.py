@@ -20,11 +20,8 @@ from napari_xai_med.errors import ModelError, UntrustedError
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 from napari_xai_med.models.formats.facts import NetworkFacts, Output
 from napari_xai_med.models.graphs.exported import DTYPES, steps_of_graph
+from napari_xai_med.models.graphs.exported_outputs import cut_endings, named_outputs, size_of
 from napari_xai_med.models.graphs.program import Program, Step, only_in_batches
-
-_ENDINGS = {"softmax": "softmax", "_softmax": "softmax", "log_softmax": "softmax", "_log_softmax": "softmax"} | {
-    "sigmoid": "sigmoid"
-}
 
 _DAMAGED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, OSError, EOFError)
 
@@ -71,8 +68,12 @@ class _Archive:
             raise ModelError(f"{path} claims to hold more than its size; save it again with torch.export.save.")
         self._files = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
         if "models/model.json" not in self._files:
-            advice = "export it again with PyTorch 2.8 or later" if "version" in archive.namelist() else "save it anew"
-            raise ModelError(f"{path} holds no models/model.json as torch.export.save writes it; {advice}.")
+            if "serialized_exported_program.json" in archive.namelist():
+                raise ModelError(
+                    f"{path} was written by PyTorch 2.7 or older; load it with torch.export.load if you trust "
+                    "it, or build the network again, and write it with torch.export.save of PyTorch 2.8 or later."
+                )
+            raise ModelError(f"{path} holds no models/model.json as torch.export.save writes it; save it anew.")
         if self.read("byteorder") != b"little":
             raise ModelError(f"{path} was written on a big-endian computer; export it again on another.")
 
@@ -130,34 +131,14 @@ def _program(archive: _Archive) -> Program:
             )
     if len(images) != 1:
         raise ModelError(f"The network in {archive.path} takes {len(images)} inputs; export one that takes an image.")
-    outputs = [
-        item["user_output"]["arg"]["as_tensor"]["name"] for item in signature["output_specs"] if "user_output" in item
-    ]
     sizes = graph["tensor_values"]
-    batch, *shape = (_size(n) for n in sizes[images[0]]["sizes"])
-    counts = [[_size(n) for n in sizes[name]["sizes"]] for name in outputs]
-    names = list(outputs)
-    ending, outputs = _before_ending(graph["nodes"], outputs, len(counts[0]))
-    steps: list[Step] = steps_of_graph(graph["nodes"], images[0])
-    told = [Output(name, n[1] if len(n) > 1 else None, ending) for name, n in zip(names, counts, strict=True)]
+    batch, *shape = (size_of(n) for n in sizes[images[0]]["sizes"])
+    names, values = zip(*named_outputs(module), strict=True)
+    nodes, outputs, endings = cut_endings(graph["nodes"], sizes, values)
+    steps: list[Step] = steps_of_graph(nodes, images[0])
+    told = []
+    for name, value, ending in zip(names, values, endings, strict=True):
+        lengths = [size_of(n) for n in sizes[value]["sizes"]]
+        told.append(Output(name, lengths[1] if len(lengths) > 1 else None, ending))
     facts = NetworkFacts(tuple(shape), tuple(told), limit=only_in_batches(batch))
     return Program(steps, images[0], outputs, state=state, constants={}, batch=batch, facts=facts)
-
-
-def _size(size: Mapping[str, Any]) -> int | None:
-    """A length, or None for one that the file leaves open. Its expression is text, and stays text."""
-    return int(size["as_int"]) if "as_int" in size else None
-
-
-def _before_ending(nodes: list[Any], outputs: list[str], rank: int) -> tuple[str, list[str]]:
-    """How the network ends, and its outputs without that: explanations are about logits."""
-    if len(outputs) != 1:
-        return "linear", outputs
-    for node in nodes:
-        if [output.get("as_tensor", {}).get("name") for output in node["outputs"]] != outputs:
-            continue
-        ending = _ENDINGS.get(str(node["target"]).removeprefix("torch.ops.aten.").partition(".")[0], "linear")
-        arguments = {item["name"]: item["arg"] for item in node["inputs"]}
-        if ending == "sigmoid" or (ending == "softmax" and arguments["dim"]["as_int"] in (1, 1 - rank)):
-            return ending, [arguments["self"]["as_tensor"]["name"]]
-    return "linear", outputs

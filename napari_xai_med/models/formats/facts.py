@@ -55,3 +55,10 @@ class NetworkFacts:
         """The sigmoid or softmax that the only output ends in; empty if there is none, or several outputs."""
         endings = [output.ending for output in self.outputs]
         return endings[0] if len(endings) == 1 and endings[0] in ENDINGS else ""
+
+    @property
+    def endings(self) -> dict[str | int, str]:
+        """The sigmoid or softmax that each output ends in, or nothing; by name and by number."""
+        told = [output.ending if output.ending in ENDINGS else "" for output in self.outputs]
+        names = [output.name for output in self.outputs]
+        return dict(enumerate(told)) | dict(zip(names, told, strict=True))

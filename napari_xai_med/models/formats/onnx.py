@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from napari_xai_med.errors import ModelError
+from napari_xai_med.models.devices import is_out_of_memory
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 from napari_xai_med.models.formats.facts import NetworkFacts
 from napari_xai_med.models.graphs.program import Program, only_in_batches
 
 _TOLERANCE = 1e-4
 """Difference of the converted network's answer from onnxruntime's, relative to the largest number in it."""
+
+_TOLERANCE_OF_HALVES = 1e-2
+"""The same for a network in half precision, which has three decimal digits; it is converted to single precision."""
 
 _LENGTHS = (64, 32, 96, 128, 224, 28)
 """Axes that may have any length are tried with these."""
@@ -44,10 +48,7 @@ class Onnx(NetworkFormat):
 
     def load(self, path: Path, architecture: Callable[[], nn.Module]) -> nn.Module:  # noqa: ARG002  # it is in the file
         """Load the network; see `NetworkFormat`."""
-        model, ending = _read(path)
-        from napari_xai_med.models.graphs.onnx_program import facts_of
-
-        facts, batch = facts_of(model, ending)
+        model, facts, batch = _read(path)
         session = _session(model, path)
         if session.get_inputs()[0].type not in _FLOATS:
             raise ModelError(
@@ -76,27 +77,31 @@ class Onnx(NetworkFormat):
 
     def facts(self, path: Path) -> NetworkFacts:
         """What the file says about its network."""
-        model, ending = _read(path)
-        from napari_xai_med.models.graphs.onnx_program import facts_of
-
-        return facts_of(model, ending)[0]
+        return _read(path)[1]
 
 
-def _read(path: Path) -> tuple[Any, str]:
-    """The checked content of a file without its ending, and what that was."""
+def _read(path: Path) -> tuple[Any, NetworkFacts, int | None]:
+    """The checked content of a file in the form of `prepare`, what it says, and the number of images it fixes."""
     try:
         from napari_xai_med.models.graphs.onnx_check import read_onnx
-        from napari_xai_med.models.graphs.onnx_program import cut_ending, images_of
+        from napari_xai_med.models.graphs.onnx_prepare import images_of, prepare
+        from napari_xai_med.models.graphs.onnx_program import facts_of
     except ImportError as error:
         raise _missing(path) from error
     model = read_onnx(path)
     images = images_of(model)
-    if len(images) != 1 or len(images[0].type.tensor_type.shape.dim) not in (4, 5):
+    if len(images) != 1:
+        names = ", ".join(repr(image.name[:80]) for image in images[:5])
+        raise ModelError(
+            f"The network in {path} takes {len(images)} inputs ({names}); export one that takes an image only, with "
+            "the others fixed inside."
+        )
+    if len(images[0].type.tensor_type.shape.dim) not in (4, 5):
         raise ModelError(
             f"The network in {path} does not take one image of two or three dimensions with a batch axis and "
-            "channels first; export one that does."
+            "channels; export one that does."
         )
-    return model, cut_ending(model)
+    return model, *facts_of(model, prepare(model, path))
 
 
 def _missing(path: Path) -> ModelError:
@@ -134,7 +139,7 @@ class OnnxNetwork(nn.Module):
     def __init__(self, session: Any, facts: NetworkFacts, batch: int | None) -> None:
         super().__init__()
         self._session, self.facts, self.batch = session, facts, batch
-        self.ending = facts.ending
+        self.ending, self.endings = facts.ending, facts.endings
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxNetwork:
         """The same network: it can't be copied, and nothing in it changes."""
@@ -157,27 +162,30 @@ class OnnxNetwork(nn.Module):
         try:
             results: list[Any] = self._session.run(None, {item.name: array.astype(_FLOATS[item.type])})
         except Exception as error:  # onnxruntime's errors have no common class
-            raise ValueError(_first_line(error)) from error
+            kind = MemoryError if is_out_of_memory(RuntimeError(str(error))) else ValueError
+            raise kind(_first_line(error)) from error
         return results
 
 
 def _converted(model: Any, runtime: OnnxNetwork) -> Program | str:
     """The network in PyTorch; why not, if it can't be converted or answers otherwise than onnxruntime."""
     from napari_xai_med.models.graphs.onnx_layers import Unsupported
+    from napari_xai_med.models.graphs.onnx_prepare import in_half_precision
     from napari_xai_med.models.graphs.onnx_program import program_of
 
     failures = (Unsupported, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
     try:
         facts = replace(runtime.facts, limit=only_in_batches(runtime.batch))
         program = program_of(model, facts, runtime.batch)
-        return program if _agree(program, runtime) else "converted to PyTorch it answers otherwise"
+        tolerance = _TOLERANCE_OF_HALVES if in_half_precision(model) else _TOLERANCE
+        return program if _agree(program, runtime, tolerance) else "converted to PyTorch it answers otherwise"
     except Unsupported as reason:
         return f"{reason} has no counterpart in PyTorch here"
     except failures as error:
         return f"it can't be converted to PyTorch: {_first_line(error)}"
 
 
-def _agree(program: Program, runtime: OnnxNetwork) -> bool:
+def _agree(program: Program, runtime: OnnxNetwork, tolerance: float) -> bool:
     """Whether two networks answer alike to noise; of two images, to see that they can take several."""
     shape = runtime.facts.input_shape
     for length in _LENGTHS if None in shape else (0,):
@@ -188,16 +196,16 @@ def _agree(program: Program, runtime: OnnxNetwork) -> bool:
         images = torch.randn((2, *tried), generator=noise)
         try:
             expected = runtime(images)
-        except ValueError:
+        except (ValueError, MemoryError):
             continue
         with torch.no_grad():
             answer = program(images)
         both = zip(*(x if isinstance(x, tuple) else (x,) for x in (expected, answer)), strict=True)
-        return all(a.shape == b.shape and _close(a, b.float()) for a, b in both)
+        return all(a.shape == b.shape and _close(a, b.float(), tolerance) for a, b in both)
     return False
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     # Not relative to 1: two networks that both answer almost nothing need not be the same.
     scale = max(1e-2, float(a.abs().max()))
-    return bool(a.isfinite().all()) and float((a - b).abs().max()) <= _TOLERANCE * scale
+    return bool(a.isfinite().all()) and float((a - b).abs().max()) <= tolerance * scale

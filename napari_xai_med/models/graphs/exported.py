@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from napari_xai_med.errors import ModelError, UntrustedError
 from napari_xai_med.models.graphs.program import LARGEST_TENSOR, Step
@@ -90,6 +92,33 @@ _MEMORY_FORMATS = {
 
 _CONVOLUTIONS = _words("conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d")
 
+_FACTORIES = _words("arange full linspace ones scalar_tensor zeros")
+"""Operators that take no tensor. Of others, what takes none works on Python's numbers, lists and words."""
+
+_KINDS = {
+    "ScalarType": "as_scalar_type",
+    "MemoryFormat": "as_memory_format",
+    "Layout": "as_layout",
+    "Device": "as_device",
+}
+"""Types of arguments that PyTorch takes as a number as well, without looking whether there is such a thing."""
+
+_WINDOWS = _words("kernel_size stride padding output_padding dilation")
+_LARGEST_WINDOW = 2**20
+"""Voxels; with far more, some of PyTorch's loops do not end, or leave the tensors."""
+
+
+def _normalised(
+    x: Tensor, weight: Any, bias: Any, mean: Tensor, variance: Tensor, momentum: float, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the operator of this name computes, which itself does not look at the lengths it is given."""
+    empty = x.new_empty(0)
+    return functional.batch_norm(x, mean, variance, weight, bias, False, momentum, epsilon), empty, empty
+
+
+_INSTEAD: dict[str, Callable[..., Any]] = {"_native_batch_norm_legit_no_training": _normalised}
+"""What is run in place of operators that bring the program down when their arguments do not fit."""
+
 _Argument = Callable[[Mapping[str, Any]], Any]
 
 _DEVICE = " device"
@@ -142,6 +171,9 @@ def _step(node: Mapping[str, Any], inside: tuple[str, ...], kinds: tuple[str, ..
         return Step(lambda values: (_small(function(*(a(values) for a in plain))),), tuple(reads), writes)
     found = _found(target)
     name = found._schema.name.rpartition("::")[2]
+    _check_kinds(found, node["inputs"])
+    named |= {key: _within(named[key]) for key in _WINDOWS & named.keys()}
+    run = _INSTEAD.get(name, found)
     _in_eval_mode(name.rstrip("_"), node["inputs"], named)
     arguments = _in_order(found, named)
     positional = [a for a, keyword in arguments if not keyword]
@@ -149,7 +181,7 @@ def _step(node: Mapping[str, Any], inside: tuple[str, ...], kinds: tuple[str, ..
 
     def compute(values: Mapping[str, Any]) -> Sequence[Any]:
         inputs = [a(values) for a in positional]
-        result = found(*inputs, **{keyword: a(values) for keyword, a in keywords.items()})
+        result = run(*inputs, **{keyword: a(values) for keyword, a in keywords.items()})
         return tuple(result) if many else (result,)
 
     changes = reads[1] if name.endswith("_") and len(reads) > 1 else ""
@@ -174,7 +206,35 @@ def _found(target: str) -> Any:
     packet = getattr(torch.ops.aten, match[1], None)
     if packet is None or match[2] not in packet.overloads():
         raise ModelError(f"The network uses {target[:80]!r}, which this version of PyTorch has not; update PyTorch.")
-    return getattr(packet, match[2])
+    found = getattr(packet, match[2])
+    takes_tensors = any("Tensor" in str(item.real_type) for item in found._schema.arguments)
+    if match[2].startswith("prim") or not (takes_tensors or match[1] in _FACTORIES):
+        raise UntrustedError(
+            f"The network uses {target[:80]!r}, which does not work on tensors; "
+            "store its weights as a state dict instead."
+        )
+    return found
+
+
+def _check_kinds(found: Any, inputs: Sequence[Mapping[str, Any]]) -> None:
+    types = {item.name: str(item.real_type) for item in found._schema.arguments}
+    for item in inputs:
+        wanted = next((kind for name, kind in _KINDS.items() if name in types.get(item["name"], "")), None)
+        if wanted is not None and set(item["arg"]) - {wanted, "as_none"}:
+            raise ModelError(f"The network gives {found} a wrong {item['name']}; export it again.")
+
+
+def _within(argument: _Argument) -> _Argument:
+    """The same argument, but never of a size that no window of an image has."""
+
+    def checked(values: Mapping[str, Any]) -> Any:
+        value = argument(values)
+        for n in value if isinstance(value, list) else [value]:
+            if isinstance(n, int) and abs(n) > _LARGEST_WINDOW:
+                raise ValueError(f"a window of {n} voxels is too large")
+        return value
+
+    return checked
 
 
 def _in_eval_mode(name: str, inputs: Sequence[Mapping[str, Any]], named: dict[str, _Argument]) -> None:

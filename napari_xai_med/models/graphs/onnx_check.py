@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from napari_xai_med.errors import ModelError, UntrustedError
+from napari_xai_med.models.graphs.onnx_prepare import graphs_of
 from napari_xai_med.models.graphs.program import LARGEST_TENSOR
 
 LARGEST_FILE = 2**31 - 1
@@ -75,7 +76,7 @@ def _check_versions(model: Any, path: Path) -> None:
 def _check_operators(model: Any, path: Path) -> None:
     if model.functions:
         raise UntrustedError(f"{path} was refused because it defines functions; inline them with onnx.inliner.")
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         for node in graph.node:
             if node.domain not in _OWN_DOMAINS:
                 raise UntrustedError(
@@ -86,18 +87,8 @@ def _check_operators(model: Any, path: Path) -> None:
                 raise UntrustedError(f"{path} was refused because it has a loop, which may never end; unroll it.")
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph with all graphs in its operators' arguments."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer:
-                    yield from _graphs(inner)
-
-
 def _tensors(model: Any) -> Iterator[Any]:
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         yield from graph.initializer
         sparse = list(graph.sparse_initializer)
         for node in graph.node:

@@ -1,4 +1,4 @@
-"""Layers of ONNX in PyTorch: convolutions, poolings, normalisations and resizing; see `onnx_ops`."""
+"""Layers of ONNX in PyTorch: convolutions, poolings, and normalisations; see `onnx_ops`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Attributes = dict[str, Any]
 Inputs = Sequence[Any]
 
 
-class Unsupported(Exception):  # noqa: N818  # not an error: the network is then only asked for predictions
-    """An operator, or a use of one, that has no counterpart here."""
+class Unsupported(ValueError):  # noqa: N818  # seldom an error: the network is then only asked for predictions
+    """An operator, or a use of one, that has no counterpart here; some show only with an image of another shape."""
 
 
 def at(inputs: Inputs, position: int) -> Any:
@@ -142,21 +142,6 @@ def group_norm(inputs: Inputs, attributes: Attributes) -> Tensor:
 def instance_norm(inputs: Inputs, attributes: Attributes) -> Tensor:
     """InstanceNormalization."""
     return functional.instance_norm(inputs[0], weight=inputs[1], bias=inputs[2], eps=attributes.get("epsilon", 1e-5))
-
-
-def resize(inputs: Inputs, attributes: Attributes) -> Tensor:
-    """Resize, of the kinds that PyTorch has."""
-    x, scales, sizes = inputs[0], at(inputs, 2), at(inputs, 3)
-    kind, place = attributes.get("mode", "nearest"), attributes.get("coordinate_transformation_mode", "half_pixel")
-    if sizes is None or not len(sizes):
-        sizes = [math.floor(n * float(s)) for n, s in zip(x.shape, scales.tolist(), strict=True)]
-    target = ints(sizes)[2:]
-    if kind == "nearest" and place == "asymmetric" and attributes.get("nearest_mode") == "floor":
-        return functional.interpolate(x, target, mode="nearest")
-    modes = {4: "bilinear", 5: "trilinear"}
-    if kind != "linear" or x.ndim not in modes or place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        raise Unsupported("Resize of a rare kind")
-    return functional.interpolate(x, target, mode=modes[x.ndim], align_corners=place == "align_corners")
 
 
 def depth_to_space(inputs: Inputs, attributes: Attributes) -> Tensor:

@@ -30,9 +30,9 @@ from napari_xai_med.models.graphs.onnx_layers import (
     ints,
     layer_norm,
     max_pool,
-    resize,
     transposed_convolution,
 )
+from napari_xai_med.models.graphs.onnx_resize import resize, upsample
 
 Operator = Callable[[Inputs, Attributes], Any]
 
@@ -161,7 +161,8 @@ def _divided(inputs: Inputs, _: Attributes) -> Tensor:
 
 
 def _cast(inputs: Inputs, attributes: Attributes) -> Tensor:
-    types = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64}
+    # Half and double precision are computed with single precision: half has not all operators on processors.
+    types = {6: torch.int32, 7: torch.int64, 9: torch.bool} | dict.fromkeys((1, 10, 11), torch.float32)
     if attributes["to"] not in types:
         raise Unsupported("Cast to a rare type")
     return inputs[0].to(types[attributes["to"]])
@@ -268,6 +269,7 @@ OPERATORS: dict[str, Operator] = {
     "Identity": lambda i, _: i[0],
     "Dropout": lambda i, _: i[0],
     "Resize": resize,
+    "Upsample": upsample,
     "DepthToSpace": depth_to_space,
     "Einsum": lambda i, a: torch.einsum(a["equation"], *i),
     "ReduceMean": partial(_reduced, function=torch.mean),

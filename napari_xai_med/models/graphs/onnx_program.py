@@ -14,65 +14,19 @@ from torch import Tensor, nn
 from napari_xai_med.models.formats.facts import NetworkFacts, Output
 from napari_xai_med.models.graphs.onnx_layers import Attributes, Unsupported
 from napari_xai_med.models.graphs.onnx_ops import CONVOLUTIONS, OPERATORS
+from napari_xai_med.models.graphs.onnx_prepare import images_of, lengths, opset_of
 from napari_xai_med.models.graphs.program import Program, Step
 
-_ENDINGS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
+_RESIZING = ("Resize", "Upsample")
 
 _WEIGHTS = {1: "weight", 2: "bias", 3: "mean", 4: "var"}
 
 
-def cut_ending(model: Any) -> str:
-    """Take a softmax or sigmoid off the end of a graph; "softmax", "sigmoid" or "linear" says what was there.
-
-    Explanations are about logits: the gradient of a probability vanishes where the network is sure.
-    """
-    graph = model.graph
-    if len(graph.output) != 1:
-        return "linear"
-    output = graph.output[0]
-    makers = {name: node for node in graph.node for name in node.output}
-    node = makers.get(output.name)
-    while node is not None and node.op_type == "Identity":
-        node = makers.get(node.input[0])
-    if node is None or node.op_type not in _ENDINGS:
-        return "linear"
-    rank = len(output.type.tensor_type.shape.dim)
-    axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 1 if opset_of(model) < 13 else -1)
-    # Of a map of probabilities, one along another axis than that of the classes is no ending.
-    if node.op_type != "Sigmoid" and axis != 1 and rank != 2:
-        return "linear"
-    output.name = node.input[0]
-    return _ENDINGS[node.op_type]
-
-
-def opset_of(model: Any) -> int:
-    """Version of ONNX's own operators."""
-    return max((int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), default=1)
-
-
-def facts_of(model: Any, ending: str) -> tuple[NetworkFacts, int | None]:
+def facts_of(model: Any, outputs: Sequence[Output]) -> tuple[NetworkFacts, int | None]:
     """What a graph says about its input and output, and the number of images it fixes."""
     (image,) = images_of(model)
-    lengths = _lengths(image)
-    outputs = []
-    for value in model.graph.output:
-        numbers = _lengths(value)
-        outputs.append(Output(value.name, numbers[1] if len(numbers) > 1 else None, ending))
-    batch, shape = (lengths[0] if lengths else None), tuple(lengths[1:])
-    writer = f"{model.producer_name} {model.producer_version}".strip()
-    return NetworkFacts(shape, tuple(outputs), writer), batch
-
-
-def images_of(model: Any) -> list[Any]:
-    """Inputs that are no weights: older files list both."""
-    weights = {item.name for item in model.graph.initializer}
-    return [item for item in model.graph.input if item.name not in weights]
-
-
-def _lengths(value: Any) -> list[int | None]:
-    """The lengths of a value's axes; None for those that the file leaves open."""
-    dims = value.type.tensor_type.shape.dim
-    return [n.dim_value if n.HasField("dim_value") and n.dim_value > 0 else None for n in dims]
+    batch, *shape = lengths(image)
+    return NetworkFacts(tuple(shape), tuple(outputs), f"{model.producer_name} {model.producer_version}".strip()), batch
 
 
 def program_of(model: Any, facts: NetworkFacts, batch: int | None) -> Program:
@@ -91,8 +45,9 @@ def program_of(model: Any, facts: NetworkFacts, batch: int | None) -> Program:
         inside = _inside(node, k)
         steps.append(_step(node, inside, opset_of(model)))
         for position, name in enumerate(node.input):
-            # Whole numbers are shapes and indices, which have to have values even where others have none.
-            if name in weights and weights[name].is_floating_point() and weights[name].ndim and name not in state:
+            # Whole numbers are shapes and indices, which have to have values even where others have none; so do scales.
+            weighs = name in weights and weights[name].is_floating_point() and node.op_type not in _RESIZING
+            if weighs and weights[name].ndim and name not in state:
                 path = ".".join(item.split("@")[0] for item in inside[-1:])
                 weight = _WEIGHTS.get(position, f"input_{position}")
                 state[name] = (f"{path}.{weight}" if path else weight, nn.Parameter(weights[name], requires_grad=False))
@@ -102,8 +57,9 @@ def program_of(model: Any, facts: NetworkFacts, batch: int | None) -> Program:
 
 
 def _tensor(tensor: Any) -> Tensor:
-    # Copied: numpy's array may share the file's memory, which can't be written.
-    return torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+    array = onnx.numpy_helper.to_array(tensor)
+    # Numbers of all precisions are computed with one; see `_cast`. Copied: the array may share the file's memory.
+    return torch.from_numpy(np.array(array, array.dtype if array.dtype.kind in "iub" else np.float32))
 
 
 def _step(node: Any, inside: tuple[str, ...], opset: int) -> Step:

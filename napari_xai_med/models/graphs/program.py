@@ -116,7 +116,8 @@ class Program(nn.Module):
     ) -> None:
         super().__init__()
         self.facts, self.batch = facts, batch
-        self.ending = facts.ending
+        self.ending, self.endings = facts.ending, facts.endings
+        steps = _needed(steps, outputs)
         self._steps, self._input, self._outputs = tuple(steps), input_name, tuple(outputs)
         self._constants = dict(constants)
         self._changed = {step.changes for step in steps if step.changes}
@@ -201,12 +202,23 @@ class Program(nn.Module):
                     values[found.value] = self.get_submodule(found.part)(values[found.value])
             for name in forget:
                 values.pop(name, None)
-        results = tuple(values[name] for name in self._outputs)
+        # Under another identity: what the outputs end in has been read from the file, and need not be seen again.
+        results = tuple(torch.ops.aten.alias(values[name]) for name in self._outputs)
         return results[0] if len(results) == 1 else results
 
     def _weight(self, dotted: str) -> Any:
         path, _, name = dotted.rpartition(".")
         return getattr(self.get_submodule(path), name)
+
+
+def _needed(steps: Sequence[Step], outputs: Sequence[str]) -> list[Step]:
+    """The steps that outputs depend on, and those that change a value in place."""
+    needed, kept = set(outputs), []
+    for step in reversed(steps):
+        if step.changes or not needed.isdisjoint(step.writes):
+            kept.append(step)
+            needed.update(step.reads)
+    return kept[::-1]
 
 
 def _register(owner: nn.Module, name: str, tensor: Tensor) -> None:
