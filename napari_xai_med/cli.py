@@ -100,6 +100,12 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-shape", type=_reader(()), default=(), metavar="C,Z,Y,X", help="of the network's input")
     parser.add_argument("--name", default="", help="of the classifier; that of the file by default")
     parser.add_argument("--modality", default="", help="such as CT or MR; CT warns of images without Hounsfield units")
+    parser.add_argument(
+        "--value-range", nargs=2, type=float, default=(), metavar=("LOW", "HIGH"), help="of the network's input"
+    )
+    parser.add_argument(
+        "--spacing", nargs="+", type=float, default=(), metavar="MM", help="of its images: Z Y X, or from LOW to HIGH"
+    )
     windows = parser.add_argument_group("for a network of patches")
     windows.add_argument("--window", type=_reader(()), metavar="Z,Y,X", help="size of its sliding windows in voxels")
     windows.add_argument("--aggregate", default="", help="how their logits become one: max, mean or logsumexp")
@@ -308,6 +314,8 @@ def _pack(options: argparse.Namespace) -> int:
         name=options.name,
         modality=options.modality,
         windows=_windows(options),
+        value_range=tuple(options.value_range),
+        spacing=tuple(options.spacing),
     )
     steps = read_preprocessing(options.preprocessing, packing.spatial_dims)
     classifier = pack(replace(packing, preprocessing=steps), options.out)
