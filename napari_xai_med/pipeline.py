@@ -184,6 +184,7 @@ def _record(
             "source": image.source,
             "others": list(image.others),
             "volume": image.volume,
+            "other_volumes": list(image.other_volumes),
             "sha256": image.sha256,
             "shape": list(image.data.shape),
             "affine": image.grid.affine.tolist(),
