@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import affine_transform
 
 from napari_xai_med.errors import InputError
-from napari_xai_med.grid import Float
+from napari_xai_med.grid import Float, resample_linear
 from napari_xai_med.image import Image
 
 
@@ -27,7 +26,8 @@ def stack_channels(images: Sequence[Image]) -> Image:
     Raises
     ------
     InputError
-        If there is none, their numbers of axes differ, or one does not overlap the first at all.
+        If there is none, their numbers of axes differ, one does not overlap the first at all, or pictures of
+        different sizes do not say how large a pixel is.
     """
     if not images:
         raise InputError("There is no image; give at least one.")
@@ -40,12 +40,29 @@ def stack_channels(images: Sequence[Image]) -> Image:
             raise InputError(
                 f"{image.name} is {image.ndim}D and {first.name} is {first.ndim}D; give images of one kind."
             )
+        if image.grid.shape != first.grid.shape and _is_bare(image) and _is_bare(first):
+            sizes = [" x ".join(map(str, one.grid.shape)) for one in (image, first)]
+            raise InputError(
+                f"{image.name} has {sizes[0]} pixels and {first.name} {sizes[1]}, and neither says how large they are; "
+                "give pictures of one size."
+            )
         to_image = np.linalg.inv(image.grid.affine) @ first.grid.affine
         if not _overlap(first.grid.shape, to_image, image.grid.shape):
             raise InputError(f"{image.name} lies elsewhere than {first.name}; give images of one patient and place.")
         data.append(_resampled(image, to_image, first.grid.shape))
     notices = tuple(dict.fromkeys(sentence for image in images for sentence in image.notices))
-    return replace(first, data=np.concatenate(data), others=tuple(image.source for image in others), notices=notices)
+    return replace(
+        first,
+        data=np.concatenate(data),
+        others=tuple(image.source for image in others),
+        other_volumes=tuple(image.volume for image in others),
+        notices=notices,
+    )
+
+
+def _is_bare(image: Image) -> bool:
+    """Whether it is a picture whose place and spacing are not known, but only assumed to be 1."""
+    return image.ndim == 2 and np.array_equal(image.grid.affine, np.eye(3))
 
 
 def _resampled(image: Image, to_image: Float, shape: tuple[int, ...]) -> np.ndarray:
@@ -54,7 +71,7 @@ def _resampled(image: Image, to_image: Float, shape: tuple[int, ...]) -> np.ndar
         return image.data
     return np.stack(
         [
-            affine_transform(channel, to_image, output_shape=shape, order=1, mode="constant", cval=float(channel.min()))
+            resample_linear(channel, to_image, shape, (to_image, image.grid.shape), float(channel.min()))
             for channel in image.data
         ]
     )

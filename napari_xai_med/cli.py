@@ -100,6 +100,12 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-shape", type=_reader(()), default=(), metavar="C,Z,Y,X", help="of the network's input")
     parser.add_argument("--name", default="", help="of the classifier; that of the file by default")
     parser.add_argument("--modality", default="", help="such as CT or MR; CT warns of images without Hounsfield units")
+    parser.add_argument(
+        "--value-range", nargs=2, type=float, default=(), metavar=("LOW", "HIGH"), help="of the network's input"
+    )
+    parser.add_argument(
+        "--spacing", nargs="+", type=float, default=(), metavar="MM", help="of its images: Z Y X, or from LOW to HIGH"
+    )
     windows = parser.add_argument_group("for a network of patches")
     windows.add_argument("--window", type=_reader(()), metavar="Z,Y,X", help="size of its sliding windows in voxels")
     windows.add_argument("--aggregate", default="", help="how their logits become one: max, mean or logsumexp")
@@ -182,14 +188,16 @@ def _progress() -> Job:
     return Job(show)
 
 
-def _load(options: argparse.Namespace) -> tuple[Image, Classifier]:
+def _load(options: argparse.Namespace, volumes: Sequence[int | None] = ()) -> tuple[Image, Classifier]:
+    """The image and the classifier; `volumes` says which of each file, where that is not the same for all."""
     from napari_xai_med.channels import stack_channels
     from napari_xai_med.io import read_image
     from napari_xai_med.models import load_model
     from napari_xai_med.samples import SAMPLES, sample_files
 
     paths = [sample_files(path)[0] if path in SAMPLES and not Path(path).exists() else path for path in options.images]
-    image = stack_channels([read_image(path, options.volume) for path in paths])
+    chosen = volumes or [options.volume] * len(paths)
+    image = stack_channels([read_image(path, volume) for path, volume in zip(paths, chosen, strict=True)])
     return image, load_model(options.model, trust=options.trust, device=options.device)
 
 
@@ -274,10 +282,12 @@ def _rerun(options: argparse.Namespace) -> int:
     record = Record.read(options.record)
     options.images = options.images or [record.image["source"], *record.image.get("others", ())]
     options.model = options.model or record.model["source"]
-    options.volume = record.image["volume"] if options.volume is None else options.volume
+    volumes = [record.image["volume"], *record.image.get("other_volumes", ())]
+    if options.volume is not None or len(volumes) != len(options.images):
+        volumes = [options.volume if options.volume is not None else volumes[0]] * len(options.images)
     # Another number of threads adds in another order, which changes the last bits.
     torch.set_num_threads(int(record.software["threads"]))
-    image, classifier = _load(options)
+    image, classifier = _load(options, volumes)
     for what, found, told in (
         ("image", image.sha256, record.image["sha256"]),
         ("classifier", classifier.sha256, record.model["sha256"]),
@@ -308,6 +318,8 @@ def _pack(options: argparse.Namespace) -> int:
         name=options.name,
         modality=options.modality,
         windows=_windows(options),
+        value_range=tuple(options.value_range),
+        spacing=tuple(options.spacing),
     )
     steps = read_preprocessing(options.preprocessing, packing.spatial_dims)
     classifier = pack(replace(packing, preprocessing=steps), options.out)

@@ -171,6 +171,7 @@ def resample_linear(
     to_values: Float,
     shape: tuple[int, ...],
     frame: tuple[Float, tuple[int, ...]] | None = None,
+    outside: float = 0.0,
 ) -> NDArray[np.float32]:
     """Sample `values` linearly on another grid; beyond the outermost cell centres its edge goes on.
 
@@ -185,7 +186,8 @@ def resample_linear(
     shape : tuple of int
         Shape of the new grid.
     frame : (ndarray, tuple of int), optional
-        Index of the new grid to index of a frame, and that frame's shape: the result is 0 outside it.
+        Index of the new grid to index of a frame, and that frame's shape: the result is `outside` beyond it.
+    outside : float
 
     Returns
     -------
@@ -195,11 +197,11 @@ def resample_linear(
 
     result = affine_transform(values, to_values, output_shape=shape, order=1, mode="nearest")
     if frame is not None:
-        _clear_outside(result, *frame)
+        _clear_outside(result, *frame, outside)
     return cast("NDArray[np.float32]", result)
 
 
-def _clear_outside(values: NDArray[np.float32], matrix: Float, frame: tuple[int, ...]) -> None:
+def _clear_outside(values: NDArray[np.float32], matrix: Float, frame: tuple[int, ...], outside: float) -> None:
     corners = np.array(list(product(*((0, n - 1) for n in values.shape))), float)
     placed = corners @ matrix[:-1, :-1].T + matrix[:-1, -1]
     for axis, n in enumerate(frame):
@@ -211,4 +213,4 @@ def _clear_outside(values: NDArray[np.float32], matrix: Float, frame: tuple[int,
         for k, length in enumerate(values.shape):
             step = (matrix[axis, k] * np.arange(length)).astype(np.float32)
             position = position + step.reshape([-1 if j == k else 1 for j in range(values.ndim)])
-        values[(position < low) | (position > high)] = 0
+        values[(position < low) | (position > high)] = outside

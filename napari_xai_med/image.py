@@ -37,6 +37,8 @@ class Image:
         Sentences that the user should read, such as an orientation that the file does not give.
     others : tuple of str
         Paths of the files that gave the further channels; see `napari_xai_med.channels`.
+    other_volumes : tuple of int or None
+        Which volume of each of these files, as `volume`.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Image:
     volume: int | None = None
     notices: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    other_volumes: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.shape[1:] != self.grid.shape or self.data.size == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields
+from math import isfinite
 from typing import Any, TypeVar
 
 from napari_xai_med.errors import InputError
@@ -73,6 +74,12 @@ def with_options(kind: type[Options], title: str, given: Mapping[str, Any]) -> O
     return kind(**values)
 
 
+def check_options(options: object, title: str) -> None:
+    """Raise an `InputError` if an option of an instance has a value that it can't have."""
+    for item in option_fields(type(options)):
+        _check(item, getattr(options, item.name), title)
+
+
 def _check(item: Field[Any], value: Any, title: str) -> None:
     choices = item.metadata["choices"]
     if choices and choices != LAYERS and value not in choices:
@@ -96,7 +103,7 @@ def _fits(value: Any, default: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(entry, default[0] if default else 1) for entry in value)
     if isinstance(default, bool | str) or isinstance(value, bool):
         return type(value) is type(default)
-    return isinstance(value, int) if isinstance(default, int) else isinstance(value, int | float)
+    return isinstance(value, int) if isinstance(default, int) else isinstance(value, int | float) and isfinite(value)
 
 
 def _kind(default: Any) -> str:

@@ -123,7 +123,7 @@ def _explain(image: Image, classifier: Classifier, request: ExplainRequest, job:
     network_input = classifier.prepare(section.image)
     wanted = None if request.target is None else classifier.find_class(request.target)
     maps, answer = attribute(explainer, classifier, network_input.tensor, [(0, wanted)], job.part(0.05, 0.9))
-    notices = (*image.notices, *doubts(classifier, section.image, network_input))
+    notices = (*image.notices, *doubts(classifier, section.image, network_input), *answer.notices)
     prediction = prediction_from(classifier, network_input, answer, notices)
     target = prediction.top if wanted is None else wanted
     job.step(0.9, "Placing the map on the image")
@@ -187,6 +187,7 @@ def _record(
             "source": image.source,
             "others": list(image.others),
             "volume": image.volume,
+            "other_volumes": list(image.other_volumes),
             "sha256": image.sha256,
             "shape": list(image.data.shape),
             "affine": image.grid.affine.tolist(),

@@ -29,7 +29,7 @@ class Record:
     request : mapping
         The `ExplainRequest`, all options included.
     image : mapping
-        Name, source, volume, hash, shape and affine.
+        Name, source, volume, hash, shape and affine; sources and volumes of further channels.
     model : mapping
         Name, source, hash, head and class names of the classifier, and whether its code was trusted.
     method : mapping

@@ -144,6 +144,8 @@ class Answers:
         if windows.padded.shape[1:] != windows.shape:
             sizes = (" x ".join(map(str, size)) for size in (windows.shape, settings.roi_size))
             notices = (_PADDED.format(*sizes), *notices)
+        # What the last batch says is about all of them.
+        notices = (*notices, *answers[-1].notices)
         return cls(windows, logits, answers[0].ending, notices)
 
 
@@ -162,7 +164,8 @@ def answer_of(classifier: Classifier, inputs: Tensor, job: Job) -> tuple[Answer,
         And sentences that the user should read.
     """
     if classifier.windows is None:
-        return forward(classifier, inputs, job), ()
+        answer = forward(classifier, inputs, job)
+        return answer, answer.notices
     rows = _ask(classifier, inputs, classifier.windows, job)
     return _combined(classifier, rows), tuple(sentence for row in rows for sentence in row.notices)
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers import classifier_of, ones, random_affine, world_of
+import torch
+from helpers import classifier_of, ones, random_affine, world_of, write_bundle
+from nibabel.processing import resample_from_to
 from torch import nn
 
-from napari_xai_med import explain, predict
+from napari_xai_med import explain, load_model, predict, read_image
 from napari_xai_med.channels import stack_channels
 from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError
@@ -41,6 +43,52 @@ def test_other_channels_are_sampled_where_the_first_lies() -> None:
         assert (both.data[1][outside] == second.data.min()).all()
         assert both.others == ("/there/t2.nii",)
         assert both.notices == ("told",)
+
+
+@pytest.mark.parametrize("shift", [0.25, 0.4, 0.75])
+def test_faces_of_a_shifted_image_keep_their_values(shift: float) -> None:
+    """Within half a voxel of its outermost centres an image goes on; scipy's own filling mixes something in."""
+    random = np.random.default_rng(3)
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    moved = affine.copy()
+    moved[:3, 3] = shift * np.diag(affine)[:3]
+    first = Image(np.zeros((1, 6, 7, 8), np.float32), Grid((6, 7, 8), affine))
+    second = Image(random.uniform(50, 100, (1, 6, 7, 8)).astype(np.float32), Grid((6, 7, 8), moved))
+    found = stack_channels([first, second]).data[1]
+    file = nib.Nifti1Image(second.data[0], moved)
+    expected = resample_from_to(file, ((6, 7, 8), affine), order=1, mode="nearest").get_fdata()
+    # Index 0 of the first lies shift voxels before index 0 of the second: inside it up to half a voxel.
+    if shift > 0.5:
+        expected[0], expected[:, 0], expected[:, :, 0] = (second.data.min(),) * 3
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0)])
+def test_pictures_of_several_sizes_need_a_spacing(spacing: tuple[float, float] | None) -> None:
+    small = Image.from_array(np.arange(30, dtype=np.float32).reshape(5, 6), spacing)
+    large = Image.from_array(np.zeros((10, 12), np.float32))
+    if spacing is None:
+        with pytest.raises(InputError, match="image has 5 x 6 pixels and image 10 x 12, and neither says how large"):
+            stack_channels([large, small])
+    else:
+        np.testing.assert_array_equal(stack_channels([large, small]).data[1, ::2, ::2], small.data[0])
+    assert len(stack_channels([large, large]).data) == 2
+
+
+def test_a_record_tells_the_volume_of_every_channel(tmp_path: Path) -> None:
+    path = tmp_path / "series.nii.gz"
+    values = np.random.default_rng(0).random((8, 9, 10, 3)).astype(np.float32)
+    nib.Nifti1Image(values, np.eye(4)).to_filename(path)
+    bundle = write_bundle(tmp_path / "b", {"preprocessing": {"_target_": "Compose"}}, ("a", "b"), channels=2)
+    network = nn.Sequential(nn.Conv3d(2, 2, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    torch.export.save(torch.export.export(network, (torch.rand(1, 2, 8, 9, 10),)), bundle / "models" / "model.pt2")
+    attribution = explain([read_image(path, 2), read_image(path, 1)], load_model(bundle))
+    told = attribution.record.image
+    assert (told["volume"], told["others"], told["other_volumes"]) == (2, [str(path)], [1])
+    record = tmp_path / "record.json"
+    record.write_text(attribution.record.to_json())
+    # The bits are compared by the command itself.
+    assert main(["explain", "--record", str(record), "--out", str(tmp_path / "out")]) == 0
 
 
 def _inside(first: Image, second: Image, slack: float = 0.0) -> np.ndarray:

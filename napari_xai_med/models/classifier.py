@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from napari_xai_med.models.endings import Range
     from napari_xai_med.models.receptive_field import Layer
 
 
@@ -118,7 +119,7 @@ class Classifier:
     Raises
     ------
     ModelError
-        If a sliding window does not fit the rest.
+        If two classes have the same name, or a sliding window does not fit the rest.
     """
 
     name: str
@@ -138,6 +139,9 @@ class Classifier:
     windows: SlidingWindow | None = None
 
     def __post_init__(self) -> None:
+        names = self.class_names
+        if twice := [name for k, name in enumerate(names) if name in names[:k]]:
+            raise ModelError(f"{self.name} has two classes called {twice[0]!r}; give each class a name of its own.")
         if self.windows is None:
             return
         if self.head is Head.SEGMENTATION:
@@ -256,6 +260,13 @@ class Classifier:
         """What the network's file says about it; next to nothing for formats that say nothing."""
         facts = getattr(self.network, "facts", None)
         return facts if isinstance(facts, NetworkFacts) else NetworkFacts((), ())
+
+    @cached_property
+    def range(self) -> Range:
+        """The numbers that the network gave so far, where no ending was found."""
+        from napari_xai_med.models.endings import Range
+
+        return Range()
 
     @cached_property
     def _layers(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:

@@ -7,15 +7,112 @@ probabilities. Which function a network ends in is not read from its code but se
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function_unary
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_ENDINGS = {"sigmoid": "sigmoid", "softmax": "softmax", "log_softmax": "softmax"}
-_SHAPING = {"squeeze", "unsqueeze", "flatten", "view", "reshape"}
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda values: values.softmax(1),
+    "log_softmax": lambda values: values.log_softmax(1),
+}
+_NAMES = {name: name for name in _FUNCTIONS} | {"expit": "sigmoid"}
+_THEN = {("log_softmax", "exp"): "softmax", ("softmax", "log"): "log_softmax"}
+_SHAPING = frozenset(
+    (
+        *("squeeze", "unsqueeze", "flatten", "unflatten", "ravel", "view", "view_as", "reshape", "reshape_as"),
+        *("permute", "transpose", "movedim", "expand", "expand_as", "unsafe_view", "contiguous", "clone", "alias"),
+        *("getitem", "select", "slice", "narrow"),
+        *("to", "to_copy", "type", "type_as", "half", "bfloat16", "float", "double", "cpu", "cuda"),
+    )
+)
+"""Functions that leave values as they are, and give some of them, in another shape or type."""
+
+_MOST_COMPARED = 10_000
+"""Voxels at which it is checked whether an ending is over the classes; a segmentation has millions."""
+
+_ENOUGH = 8
+"""Different numbers between 0 and 1, and none outside, from which on a sigmoid is likely."""
+
+_ELSEWHERE = (
+    "The network of {} ends in a {} that is not over its classes; its outputs were taken as they are: let it end in "
+    "one over axis 1, or in none."
+)
+_TWICE = (
+    "The network of {} ends in a {} of what is a probability already, and hardly tells classes apart; take one of the "
+    "two off."
+)
+_UNSEEN = (
+    "All outputs of {} so far {}, as if it ended in a {} that was not recognised, and its probabilities may be wrong: "
+    "let it end in torch.{}, or in none."
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A network's output, and what it was before the function that the network ends in.
+
+    Parameters
+    ----------
+    output : Tensor, shape (N, number of outputs, *further)
+        What the network gives.
+    logits : Tensor, shape of `output`
+        The same before its ending.
+    ending : str
+        "sigmoid" or "softmax"; empty if it ends in none.
+    replaced : bool
+        Whether a hook has replaced the output at the ending, or behind it.
+    elsewhere : str
+        The ending that was seen, if it is not over the classes and so is none.
+    twice : bool
+        Whether `logits` are probabilities already.
+    """
+
+    output: Tensor
+    logits: Tensor
+    ending: str = ""
+    replaced: bool = False
+    elsewhere: str = ""
+    twice: bool = False
+
+    @classmethod
+    def without(cls, logits: Tensor, ending: str) -> Ended:
+        """Logits of a network whose ending was taken off when it was loaded."""
+        return cls(_FUNCTIONS[ending](logits) if ending else logits, logits, ending)
+
+    def notices(self, name: str) -> tuple[str, ...]:
+        """What the user of the network of that name should know."""
+        elsewhere = (_ELSEWHERE.format(name, self.elsewhere),) if self.elsewhere else ()
+        return (*elsewhere, _TWICE.format(name, self.ending)) if self.twice else elsewhere
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a tensor: what it was before a function, and both tensors' versions when it came out."""
+
+    before: Tensor
+    kind: str
+    versions: tuple[int, int]
+    over_classes: bool = True
+    replaced: bool = False
+    twice: bool = False
+
+    @classmethod
+    def of(cls, result: Tensor, before: Tensor, kind: str, **others: bool) -> _Seen:
+        return cls(before, kind, (_version(result), _version(before)), **others)
+
+    def then(self, result: Tensor, before: Tensor, kind: str) -> _Seen:
+        """What is known of a tensor that was made of this one."""
+        return replace(self, before=before, kind=kind, versions=(_version(result), _version(before)))
+
+
+def _version(values: Tensor) -> int:
+    """How often a tensor was changed in place; tensors of the inference mode do not count that."""
+    return 0 if values.is_inference() else values._version
 
 
 class Endings(TorchFunctionMode):
@@ -23,43 +120,151 @@ class Endings(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._before: Any = WeakTensorKeyDictionary()
+        self._seen: Any = WeakTensorKeyDictionary()
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call the function, and remember its input if its output may be the network's."""
         kwargs = kwargs or {}
+        if function is ended_in:
+            values, kind = args
+            self._seen[values] = _Seen.of(values, logits_of(values, kind), kind)
+            return values
         # Operators of exported programs are called sigmoid.default, those that work in place sigmoid_.
-        name = getattr(function, "__name__", "").split(".")[0]
+        name = str(getattr(function, "__name__", "")).split(".")[0].removeprefix("special_")
         plain = name.strip("_")
-        if plain not in _ENDINGS and name not in _SHAPING:
+        values = args[0] if args else kwargs.get("input", kwargs.get("self"))
+        known = self._known(values)
+        if not isinstance(values, Tensor) or (plain not in _NAMES and known is None):
             return function(*args, **kwargs)
-        values = args[0] if args else kwargs.get("input")
-        if not isinstance(values, Tensor):
-            return function(*args, **kwargs)
-        known = self._before.get(values)
-        kept = values.clone() if name == f"{plain}_" else values
+        kept = values.clone() if name == f"{plain}_" and plain in _NAMES else values
         result = function(*args, **kwargs)
-        if plain in _ENDINGS:
-            self._before[result] = (kept, _ENDINGS[plain])
-        elif known is not None:
-            self._before[result] = (function(known[0], *args[1:], **kwargs), known[1])
+        if plain in _NAMES:
+            over = _over_classes(_NAMES[plain], values, args, kwargs)
+            twice = known is not None and known.kind != "log_softmax"
+            self._seen[result] = _Seen.of(result, kept, _NAMES[plain], over_classes=over, twice=twice)
+        elif known is not None and isinstance(result, Tensor):
+            if (known.kind, plain) in _THEN:
+                self._seen[result] = known.then(result, known.before, _THEN[known.kind, plain])
+            elif plain in _SHAPING:
+                before = _again(function, known.before, args, kwargs, changes=name == f"{plain}_")
+                self._seen[result] = known.then(result, before, known.kind)
         return result
 
-    def undo(self, output: Tensor) -> tuple[Tensor, str]:
-        """The output before the function that it ends in, and that function's name, if there is one."""
-        before: tuple[Tensor, str] = self._before.get(output, (output, ""))
-        return before
+    def _known(self, values: Any) -> _Seen | None:
+        """What is known of a tensor that was not changed since."""
+        seen: _Seen | None = self._seen.get(values) if isinstance(values, Tensor) else None
+        if seen is None or seen.versions[0] != _version(values):
+            return None
+        if seen.versions[1] != _version(seen.before):
+            # What went in was changed afterwards; what came out still tells of it.
+            return seen.then(values, logits_of(values, seen.kind), seen.kind)
+        return seen
+
+    def replace(self, output: Tensor, by: Tensor) -> Tensor:
+        """Take a tensor for another one that a hook puts in its place, and give that back."""
+        known = self._known(output)
+        if known is not None:
+            self._seen[by] = replace(known.then(by, known.before, known.kind), replaced=True)
+        return by
+
+    def end_of(self, output: Tensor) -> Ended:
+        """What the network's output was before its ending, if it has one over the classes."""
+        seen = self._known(output)
+        if seen is None:
+            return Ended(output, output)
+        ending = seen.kind.removeprefix("log_")
+        if seen.replaced:
+            return Ended(output, output, ending, replaced=True)
+        if _is(output, seen.before, seen.kind):
+            return Ended(output, seen.before, ending, twice=seen.twice)
+        if seen.kind == "softmax" and seen.over_classes and output.shape[1:].numel() == 1:
+            # One class of several: against all others it is as behind a sigmoid.
+            return Ended(output, logits_of(output, "sigmoid"), "sigmoid")
+        return Ended(output, output, elsewhere=ending)
 
 
-def logits_of(probabilities: Tensor, ending: str) -> Tensor:
-    """Logits that give these probabilities, where what was before the last function is out of reach.
+def _over_classes(kind: str, values: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    axis = args[1] if len(args) > 1 else kwargs.get("dim")
+    return kind == "sigmoid" or axis in (1, 1 - values.ndim)
+
+
+def _again(
+    function: Callable[..., Any], values: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], *, changes: bool
+) -> Tensor:
+    """The same function of other values."""
+    values = values.clone() if changes else values
+    if args:
+        args = (values, *args[1:])
+    else:
+        kwargs = kwargs | {"input" if "input" in kwargs else "self": values}
+    result: Tensor = function(*args, **kwargs)
+    return result
+
+
+def _is(output: Tensor, before: Tensor, kind: str) -> bool:
+    """Whether an output is a function of what was before, over the classes."""
+    if kind != "sigmoid" and output.ndim < 2:
+        return False
+    with torch.no_grad():
+        parts = [values.flatten(2) if values.ndim > 2 else values for values in (output, before)]
+        if output.ndim > 2:
+            parts = [values[..., :: 1 + values.shape[2] // _MOST_COMPARED] for values in parts]
+        found = _FUNCTIONS[kind](parts[1].float())
+        # As exact as half precision.
+        return torch.allclose(parts[0].float(), found, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+def ended_in(values: Tensor, kind: str) -> Tensor:
+    """Say of a network's output that it ends in a function whose input is out of reach; returns the output.
 
     Parameters
     ----------
-    probabilities : Tensor, shape (N, number of classes)
-    ending : {"sigmoid", "softmax"}
+    values : Tensor, shape (N, number of outputs, *further)
+    kind : {"sigmoid", "softmax", "log_softmax"}
     """
-    tiny = torch.finfo(probabilities.dtype).eps
-    return probabilities.logit(tiny) if ending == "sigmoid" else probabilities.clamp(min=tiny).log()
+    if has_torch_function_unary(values):
+        told: Tensor = handle_torch_function(ended_in, (values,), values, kind)
+        return told
+    return values
+
+
+def logits_of(values: Tensor, kind: str) -> Tensor:
+    """Logits that give these values, where what was before the last function is out of reach.
+
+    Parameters
+    ----------
+    values : Tensor
+        Behind the function.
+    kind : {"sigmoid", "softmax", "log_softmax"}
+    """
+    tiny = torch.finfo(values.dtype).eps
+    if kind == "sigmoid":
+        return values.logit(tiny)
+    return values.clamp(min=tiny).log() if kind == "softmax" else values
+
+
+class Range:
+    """The numbers that a network gave so far, and what they say about its ending."""
+
+    def __init__(self) -> None:
+        self._numbers: set[float] = set()
+        self._inside, self._sums = True, True
+
+    def note(self, outputs: Tensor) -> None:
+        """Look at outputs for which no ending was found, shape (N, number of outputs, *further)."""
+        values = outputs.detach()
+        self._inside = self._inside and float(values.min()) >= 0 and float(values.max()) <= 1
+        several = values.ndim > 1 and values.shape[1] > 1
+        self._sums = self._inside and self._sums and several and bool(((values.sum(1) - 1).abs() < 1e-4).all())
+        if self._inside:
+            self._numbers |= set(values.flatten()[:_ENOUGH].tolist())
+
+    def notices(self, name: str) -> tuple[str, ...]:
+        """A sentence if a network of that name seems to end in a function that was not recognised."""
+        if self._sums and self._numbers:
+            return (_UNSEEN.format(name, "sum to 1", "softmax", "softmax"),)
+        if self._inside and len(self._numbers) >= _ENOUGH:
+            return (_UNSEEN.format(name, "lie between 0 and 1", "sigmoid", "sigmoid"),)
+        return ()

@@ -8,7 +8,7 @@ from napari_xai_med.image import Image
 from napari_xai_med.models.classifier import Classifier, NetworkInput
 
 _TOLERANCE = 0.05
-"""Share of the stated range of values by which an input may leave it."""
+"""Share of the stated range by which an image's spacing or an input's values may leave it."""
 
 
 def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
 
 
 def _about_units(classifier: Classifier, image: Image, kind: str | None) -> str:
-    if kind != "hounsfield" or float(image.data.min()) < 0:
+    if str(kind).lower() != "hounsfield" or float(image.data.min()) < 0:
         return ""
     return (
         f"{image.name} has no negative value, but {classifier.name} takes CT in Hounsfield units, where air is "
@@ -53,7 +53,7 @@ def _about_spacing(classifier: Classifier, image: Image, limits: list[float] | N
     if limits is None or image.ndim == 2:
         return ""
     low, high = min(image.grid.spacing), max(image.grid.spacing)
-    if low >= limits[0] and high <= limits[1]:
+    if low >= limits[0] * (1 - _TOLERANCE) and high <= limits[1] * (1 + _TOLERANCE):
         return ""
     return (
         f"{image.name} has {low:.2g} to {high:.2g} mm between voxels, but {classifier.name} is meant for "

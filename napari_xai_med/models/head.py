@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ class Answer:
         The class that is explained if none is asked for.
     ending : str
         The function that the network itself ends in and that was taken off, such as "softmax", or nothing.
+    notices : tuple of str
+        Sentences that the user should read.
     """
 
     logits: Tensor
@@ -35,6 +38,7 @@ class Answer:
     probabilities: Tensor
     top: Tensor
     ending: str = ""
+    notices: tuple[str, ...] = ()
 
 
 class Head(StrEnum):
@@ -51,9 +55,18 @@ class Head(StrEnum):
     SEGMENTATION = "segmentation"
     """Logits for each voxel: one for each class, the background first, or a single one for the foreground.
 
-    The score of a class is its logit's mean over the region where it is predicted (Seg-Grad-CAM, Vinogradova
-    et al. 2020, doi:10.1609/aaai.v34i10.7244), or over the whole image where it is predicted nowhere.
+    If the network ends in a sigmoid for each of several classes there is no background: each class is predicted
+    where its own probability is above 0.5. The score of a class is its logit's mean over the region where it is
+    predicted (Seg-Grad-CAM, Vinogradova et al. 2020, doi:10.1609/aaai.v34i10.7244), or over the whole image where
+    it is predicted nowhere.
     """
+
+    @classmethod
+    def of(cls, outputs: int, ending: str = "") -> Head:
+        """The head that most networks with so many outputs have, and with this ending."""
+        if outputs == 1:
+            return cls.ONE_LOGIT
+        return cls.MULTI_LABEL if ending == "sigmoid" else cls.SOFTMAX
 
     @property
     def quantity(self) -> str:
@@ -76,8 +89,9 @@ class Head(StrEnum):
         Raises
         ------
         ModelError
-            If the numbers of logits and classes do not fit this head.
+            If the numbers of logits and classes, or the ending, do not fit this head.
         """
+        self._check_ending(ending)
         if self is Head.SEGMENTATION:
             return _of_regions(self._checked(output, classes), ending)
         # One row of single numbers may have lost its axis of logits.
@@ -109,6 +123,13 @@ class Head(StrEnum):
 
         return torch.cat([-logits, logits], 1) if self is Head.ONE_LOGIT else logits
 
+    def _check_ending(self, ending: str) -> None:
+        fitting = _FITTING.get(ending)
+        if fitting is not None and self not in fitting:
+            raise ModelError(
+                f"The network ends in {ending}, which the head {self} does not fit; use {' or '.join(fitting)}."
+            )
+
     def _checked(self, output: Tensor, classes: int) -> Tensor:
         logits = output.shape[1] if output.ndim > 1 else 0
         one_is_two = self is Head.ONE_LOGIT or (self is Head.SEGMENTATION and logits == 1)
@@ -122,18 +143,35 @@ class Head(StrEnum):
         return output
 
 
+_FITTING: Mapping[str, tuple[Head, ...]] = {
+    "sigmoid": (Head.ONE_LOGIT, Head.MULTI_LABEL, Head.SEGMENTATION),
+    "softmax": (Head.SOFTMAX, Head.SEGMENTATION),
+}
+"""Heads that the function at the end of a network goes with."""
+
+
 def _of_regions(output: Tensor, ending: str) -> Answer:
     """The answer of a segmentation, from voxels' logits, shape (N, number of logits, *spatial)."""
     import torch
 
     flat = output.flatten(2)
-    each = torch.cat([-flat, flat], 1) if flat.shape[1] == 1 else flat
-    regions = torch.nn.functional.one_hot(each.argmax(1), each.shape[1]).movedim(-1, 1).to(each)
-    sizes = regions.sum(2, keepdim=True)
-    weights = torch.where(sizes > 0, regions / sizes.clamp(min=1), 1 / each.shape[2])
-    scores = (each * weights.detach()).sum(2)
-    shares = regions.detach().cpu().double().mean(2)
-    # The background is asked about only where there is nothing else.
-    foreground = shares[:, 1:]
-    top = torch.where(foreground.sum(1) > 0, foreground.argmax(1) + 1, 0)
-    return Answer(scores, scores, shares, top, ending)
+    alone, each_alone = flat.shape[1] == 1, flat.shape[1] > 1 and ending == "sigmoid"
+    labels = None if each_alone else (flat[:, 0] > 0).long() if alone else flat.argmax(1)
+    scores, shares = [], []
+    # Class by class: flags of all classes at once would need more memory than the logits.
+    for index in range(2 if alone else flat.shape[1]):
+        logits = flat[:, 0] * (2 * index - 1) if alone else flat[:, index]
+        region = logits.detach() > 0 if labels is None else labels == index
+        size = region.sum(1)
+        inside = torch.where(region | (size == 0)[:, None], logits, 0).sum(1)
+        scores.append(inside / torch.where(size > 0, size, flat.shape[2]))
+        shares.append(size.double() / flat.shape[2])
+    score, share = torch.stack(scores, 1), torch.stack(shares, 1).cpu()
+    if each_alone:
+        # Where no class is predicted, the one that comes closest.
+        top = torch.where(share.sum(1) > 0, share.argmax(1), score.detach().cpu().argmax(1))
+    else:
+        # The background is asked about only where there is nothing else.
+        foreground = share[:, 1:]
+        top = torch.where(foreground.sum(1) > 0, foreground.argmax(1) + 1, 0)
+    return Answer(score, score, share, top, ending)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_xai_med.errors import ModelError
+from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
-from napari_xai_med.models.run import untouched
+from napari_xai_med.models.run import ended
 from napari_xai_med.models.sliding_window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -39,11 +41,12 @@ def classifier_from_module(
         In the order of the network's outputs; for one logit one name or two. Without names, `input_shape`
         is needed, and the classes are called by number.
     input_shape : tuple of int
-        (C, *spatial) of an image as the network gets it.
+        (C, *spatial) of an image as the network gets it. With it, the network is run once to see what it ends in.
     preprocessing : callable, optional
         A MONAI transform, or several in a `Compose`, of a channel-first image; nothing by default.
     head : Head or str, optional
-        Of the names, ``"one_logit"`` for one, else ``"softmax"``, if None.
+        If None, ``"one_logit"`` for one name or output, ``"multi_label"`` for a network that is seen to end in
+        sigmoid, else ``"softmax"``.
     output : str or int, optional
         Which of several outputs the logits are.
     name : str
@@ -59,28 +62,25 @@ def classifier_from_module(
     Raises
     ------
     ModelError
-        If the network's first layers do not tell how many axes and channels it takes, or the sliding window
-        can't be.
+        If the network's first layers do not tell how many axes and channels it takes, two classes have the same
+        name, or the sliding window can't be.
     """
     while isinstance(inner := getattr(network, "module", getattr(network, "_orig_mod", None)), torch.nn.Module):
         # What data parallelism and compilation wrap: hooks and layer names belong to it.
         network = inner
-    names = tuple(class_names) or _numbered(network, input_shape, output)
     try:
-        kind = Head(head) if head else (Head.ONE_LOGIT if len(names) == 1 else Head.SOFTMAX)
+        kind = Head(head) if head else None
     except ValueError as error:
         raise ModelError(f"There is no head {head!r}; choose one of {', '.join(Head)}.") from error
-    if kind is Head.ONE_LOGIT and len(names) == 1:
-        names = (f"not {names[0]}", names[0])
     dims, channels = _input_of(network)
     if sliding_window is not None and not isinstance(sliding_window, SlidingWindow):
         sliding_window = SlidingWindow.from_dict(sliding_window)
-    return Classifier(
+    classifier = Classifier(
         name=name or type(network).__name__,
         network=network,
         preprocessing=preprocessing or (lambda image: image),
-        class_names=names,
-        head=kind,
+        class_names=tuple(class_names),
+        head=kind or Head.of(len(class_names)),
         spatial_dims=dims,
         channels=channels,
         sha256=_hash(network),
@@ -88,6 +88,12 @@ def classifier_from_module(
         output=output,
         windows=sliding_window,
     )
+    if not class_names or (kind is None and input_shape):
+        classifier = _asked(classifier, input_shape, kind)
+    if classifier.head is Head.ONE_LOGIT and len(classifier.class_names) == 1:
+        (only,) = classifier.class_names
+        return replace(classifier, class_names=(f"not {only}", only))
+    return classifier
 
 
 def _input_of(network: nn.Module) -> tuple[int, int]:
@@ -98,20 +104,21 @@ def _input_of(network: nn.Module) -> tuple[int, int]:
     raise ModelError(f"{type(network).__name__} has no convolution; pack it as a bundle that says what it takes.")
 
 
-def _numbered(network: nn.Module, input_shape: tuple[int, ...], output: str | int | None) -> tuple[str, ...]:
-    """Names for as many classes as the network has outputs, which only running it tells."""
-    parameter = next(network.parameters(), torch.empty(0))
-    with untouched(network), torch.no_grad():
+def _asked(classifier: Classifier, input_shape: tuple[int, ...], head: Head | None) -> Classifier:
+    """The classifier with names for its outputs if it has none, and the head that fits them; running it tells both."""
+    parameter = next(classifier.network.parameters(), torch.empty(0))
+    name = type(classifier.network).__name__
+    with torch.no_grad():
         try:
-            answer = network(parameter.new_zeros((1, *input_shape)))
-            logits = (answer if output is None else answer[output]).flatten(1)
-        except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            end = ended(classifier, parameter.new_zeros((1, *input_shape)), Job())
+        except (ModelError, RuntimeError, AttributeError) as error:
             raise ModelError(
-                f"{type(network).__name__} gives no row of numbers for an image of shape {input_shape}; "
+                f"{name} gives no row of numbers for an image of shape {input_shape}; "
                 "wrap it with classifier_from_module, which takes class names, preprocessing and output."
             ) from error
-    count = logits.shape[1]
-    return ("class 1",) if count == 1 else tuple(f"class {k}" for k in range(count))
+    count = end.output.flatten(1).shape[1]
+    numbered = ("class 1",) if count == 1 else tuple(f"class {k}" for k in range(count))
+    return replace(classifier, class_names=classifier.class_names or numbered, head=head or Head.of(count, end.ending))
 
 
 def _hash(network: nn.Module) -> str:

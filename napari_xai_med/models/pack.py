@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_xai_med.attribution import DISCLAIMER
-from napari_xai_med.errors import InputError, ModelError
+from napari_xai_med.errors import InputError, XAIMedError
 from napari_xai_med.models.architectures import Architecture, find
 from napari_xai_med.models.bundle import load_bundle
 from napari_xai_med.models.bundle_files import format_of
@@ -23,13 +24,10 @@ from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.preprocessing.base import AnyStep, config_of
 from napari_xai_med.preprocessing.steps import PadOrCrop, Resize, ToColours, ToGrey
 
-AUTO = "auto"
+if TYPE_CHECKING:
+    from napari_xai_med.models.endings import Ended
 
-_FITTING = {
-    "sigmoid": (Head.ONE_LOGIT, Head.MULTI_LABEL, Head.SEGMENTATION),
-    "softmax": (Head.SOFTMAX, Head.SEGMENTATION),
-}
-"""Heads that the function at the end of a network goes with."""
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +46,28 @@ class Packing:
         Of the architecture. `num_classes` is told by the class names, unless it is given.
     preprocessing : tuple of Step or Other
     head : str
-        See `Head`; "auto" takes one logit for one class name, else softmax, or what the network itself ends in.
+        See `Head`; "auto" takes the one that fits the network's number of outputs and what it ends in.
     output : str
         Which of several outputs the classes belong to; empty for the only one.
     input_shape : tuple of int
-        (C, *spatial) of the network's input. If empty it is told by the architecture and the preprocessing.
+        (C, *spatial) of the network's input, 2D or 3D. If empty it is told by the architecture and the preprocessing.
     name : str
         Of the classifier; that of the file if empty.
     modality : str
         Such as CT or MR, for people to read; CT in Hounsfield units warns of images that are not.
     windows : SlidingWindow, optional
         For a network of patches: how it looks at larger images.
+    value_range : tuple of float
+        Smallest and largest value of the network's input, behind the preprocessing; inputs that leave it get a
+        warning. None if empty.
+    spacing : tuple of float
+        Millimetres between the voxels of images that it is meant for, along each axis or as a range: below the
+        smallest and above the largest of these numbers there is a warning. None if empty.
+
+    Raises
+    ------
+    InputError
+        If one of these can't be.
     """
 
     weights: Path
@@ -72,6 +81,20 @@ class Packing:
     name: str = ""
     modality: str = ""
     windows: SlidingWindow | None = None
+    value_range: tuple[float, ...] = ()
+    spacing: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape, limits = self.input_shape, self.value_range
+        if shape and (len(shape) not in (3, 4) or min(shape) < 1):
+            raise InputError(
+                f"A network can't take inputs of shape {shape}; give the number of channels and the 2 or 3 lengths in "
+                "voxels, such as 1, 64, 64."
+            )
+        if limits and not (len(limits) == 2 and -math.inf < limits[0] < limits[1] < math.inf):
+            raise InputError(f"{limits} is no range of values; give the smallest and the largest, such as 0 and 1.")
+        if not all(0 < each < math.inf for each in self.spacing):
+            raise InputError(f"{self.spacing} can't be millimetres between voxels; give numbers above 0.")
 
     @property
     def spatial_dims(self) -> int:
@@ -113,13 +136,7 @@ def pack(packing: Packing, folder: str | Path) -> Classifier:
         # Beside the target, so that moving it there is one step.
         with TemporaryDirectory(prefix=".packing-", dir=target.parent) as temporary:
             made = Path(temporary) / target.name
-            _write(packing, kind.has_architecture, made)
-            classifier = load_bundle(made)
-            fitting = _fitting(packing, _ending(classifier, packing))
-            if fitting != packing:
-                shutil.rmtree(made)
-                _write(fitting, kind.has_architecture, made)
-                classifier = load_bundle(made)
+            classifier = _made(packing, made)
             if target.exists():
                 target.rmdir()
             made.rename(target)
@@ -128,11 +145,46 @@ def pack(packing: Packing, folder: str | Path) -> Classifier:
     return replace(classifier, source=str(target))
 
 
-def _write(packing: Packing, has_architecture: bool, folder: Path) -> None:
+def _made(packing: Packing, folder: Path) -> Classifier:
+    """The classifier in a new bundle, which was asked once to see that everything fits."""
+    from napari_xai_med.models.run import read
+
+    try:
+        _write(packing, folder)
+        classifier = load_bundle(folder)
+        end = _ended(classifier, packing)
+        if packing.head == AUTO:
+            # Before the network was asked, the class names and options had to tell its head.
+            fitting = Head.of(end.output.shape[1], end.ending)
+            if fitting is not _head(packing):
+                shutil.rmtree(folder)
+                _write(replace(packing, head=str(fitting)), folder)
+                classifier = load_bundle(folder)
+        read(classifier, end, _input_shape(packing))
+    except XAIMedError as error:
+        # Nobody knows the folder where the bundle is made, and afterwards it is gone.
+        copy = folder / "models" / f"model{packing.weights.suffix.lower()}"
+        told = str(error).replace(str(copy), str(packing.weights)).replace(str(folder), folder.name)
+        raise type(error)(told) from error
+    return classifier
+
+
+def _ended(classifier: Classifier, packing: Packing) -> Ended:
+    """Give the network something to see, and tell what it gives and ends in."""
+    import torch
+
+    from napari_xai_med.job import Job
+    from napari_xai_med.models.run import ended
+
+    with torch.no_grad():
+        return ended(classifier, torch.zeros(1, *_input_shape(packing)), Job())
+
+
+def _write(packing: Packing, folder: Path) -> None:
     shape = _input_shape(packing)
     head, options = _head(packing), _options(packing)
     inference: dict[str, Any] = {"preprocessing": config_of(packing.preprocessing)}
-    if not has_architecture:
+    if not format_of(packing.weights).has_architecture:
         target = "napari_xai_med.models.architectures.build"
         network = {"_target_": target, "name": packing.architecture, **options}
         inference = {"network_def": network, **inference}
@@ -200,9 +252,9 @@ def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str,
     import torch
 
     names = {str(index): name for index, name in enumerate(packing.class_names)}
-    image = {
+    image: dict[str, Any] = {
         "type": "image",
-        "format": "hounsfield" if packing.modality == "CT" else "magnitude",
+        "format": "hounsfield" if packing.modality.upper() == "CT" else "magnitude",
         "modality": packing.modality or "n/a",
         "num_channels": shape[0],
         "spatial_shape": list(shape[1:]),
@@ -210,10 +262,14 @@ def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str,
         "is_patch_data": packing.windows is not None,
         "channel_def": {str(k): f"channel {k}" for k in range(shape[0])},
     }
+    if packing.value_range:
+        image["value_range"] = list(packing.value_range)
     prediction = {"type": str(head), "format": "classes", "num_channels": len(names), "channel_def": names}
     own: dict[str, Any] = {"head": str(head), "spatial_dims": len(shape) - 1}
     if packing.output:
         own["output"] = int(packing.output) if packing.output.isdecimal() else packing.output
+    if packing.spacing:
+        own["spacing"] = [min(packing.spacing), max(packing.spacing)]
     if packing.windows is not None:
         own["sliding_window"] = packing.windows.to_dict()
     if any(isinstance(step, ToColours | ToGrey) for step in packing.preprocessing):
@@ -232,25 +288,3 @@ def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str,
         },
         "napari_xai_med": own,
     }
-
-
-def _ending(classifier: Classifier, packing: Packing) -> str:
-    """Give the network something to see, and tell which function it ends in."""
-    import torch
-
-    from napari_xai_med.job import Job
-    from napari_xai_med.models.run import forward
-
-    with torch.no_grad():
-        return forward(classifier, torch.zeros(1, *_input_shape(packing)), Job()).ending
-
-
-def _fitting(packing: Packing, ending: str) -> Packing:
-    """The packing with a head that fits what the network ends in."""
-    head = _head(packing)
-    if ending not in _FITTING or head in _FITTING[ending]:
-        return packing
-    if packing.head == AUTO and ending == "sigmoid":
-        return replace(packing, head=str(Head.MULTI_LABEL))
-    allowed = " or ".join(_FITTING[ending])
-    raise ModelError(f"The network ends in {ending}, which the head {head} does not fit; use {allowed}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +15,9 @@ from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
 from napari_xai_med.models.devices import is_lacking, is_out_of_memory
-from napari_xai_med.models.endings import Endings
+from napari_xai_med.models.endings import Ended, Endings
 from napari_xai_med.models.guards import doubts
-from napari_xai_med.models.head import Answer
+from napari_xai_med.models.head import Answer, Head
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,14 +66,26 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
     Raises
     ------
     ModelError
-        If the logits are not finite, with the layer where that began.
+        If the logits are not finite, with the layer where that began; if they do not fit the head; or if a hook
+        is at the function that the network ends in or behind it.
     RuntimeError, MemoryError, TypeError
         If the device has not enough memory, or lacks an operator; see `is_out_of_memory` and `is_lacking` in
         `napari_xai_med.models.devices`.
     """
+    end = ended(classifier, inputs, job, hooks)
+    answer = read(classifier, end, tuple(inputs.shape[1:]), hooks)
+    if not bool(answer.logits.isfinite().all()):
+        raise ModelError(_not_finite(classifier, inputs))
+    return answer
+
+
+def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Ended:
+    """One pass through the network, and what its output was before its ending; see `forward`."""
     network = classifier.network
-    inputs = inputs.to(classifier.device)
-    with untouched(network), _reporting(network, job), _replacing(network, hooks or {}), Endings() as endings:
+    # A copy: some networks change their input in place.
+    inputs = inputs.to(classifier.device, copy=True)
+    endings = Endings()
+    with untouched(network), _reporting(network, job), _replacing(network, hooks or {}, endings), endings:
         try:
             output = _with_constants(network, inputs)
         except (RuntimeError, ValueError, TypeError) as error:
@@ -82,14 +95,51 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
             raise ModelError(
                 f"{classifier.name} can't take an input of shape {tuple(inputs.shape)}: {reason}."
             ) from error
-    before, ending = endings.undo(classifier.chosen_output(output))
+        output = classifier.chosen_output(output)
+        if len(inputs) == 1 and output.ndim < 2:
+            # A network that squeezes what it gives also takes away the axis of the only image.
+            output = output.reshape(1, -1)
     # Some networks say what was taken off each of their outputs.
     endings_of: dict[Any, str] = getattr(network, "endings", {})
     stated = endings_of.get(classifier.output, getattr(network, "ending", ""))
-    answer = classifier.head.answer(before, len(classifier.class_names), ending or stated)
-    if not bool(answer.logits.isfinite().all()):
-        raise ModelError(_not_finite(classifier, inputs))
-    return answer
+    return Ended.without(output, stated) if stated else endings.end_of(output)
+
+
+def read(
+    classifier: Classifier, end: Ended, input_shape: tuple[int, ...], hooks: dict[str, Hook] | None = None
+) -> Answer:
+    """What a network's output says by the classifier's head.
+
+    The only place that decides what counts, the output or what it was before its ending.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    end : Ended
+    input_shape : tuple of int
+        (C, *spatial) of what the network was given.
+    hooks : dict of str to callable, optional
+        Those that were used.
+
+    Raises
+    ------
+    ModelError
+        See `forward`.
+    """
+    count = len(classifier.class_names)
+    if classifier.head is Head.REGRESSION:
+        # A sigmoid here keeps a value in its range: the value is what the network was made to give.
+        return classifier.head.answer(end.output, count)
+    if end.replaced:
+        convolutions = [layer.name for layer in classifier.layers(input_shape) if layer.is_convolution]
+        raise ModelError(
+            f"Layer {', '.join(hooks or {})} is the {end.ending} that {classifier.name} ends in, or comes behind it; "
+            f"choose a layer before it, such as {', '.join(convolutions)}."
+        )
+    answer = classifier.head.answer(end.logits, count, end.ending)
+    if not end.ending:
+        classifier.range.note(end.logits)
+    return replace(answer, notices=(*end.notices(classifier.name), *classifier.range.notices(classifier.name)))
 
 
 def _with_constants(network: nn.Module, inputs: Tensor) -> Any:
@@ -131,10 +181,14 @@ def _leaves(network: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _replacing(network: nn.Module, hooks: dict[str, Hook]) -> Iterator[None]:
+def _replacing(network: nn.Module, hooks: dict[str, Hook], endings: Endings | None = None) -> Iterator[None]:
     modules = dict(network.named_modules())
+
+    def replaced(output: Tensor, hook: Hook) -> Tensor:
+        return hook(output) if endings is None else endings.replace(output, hook(output))
+
     handles = [
-        modules[name].register_forward_hook(lambda _module, _inputs, output, hook=hook: hook(output))
+        modules[name].register_forward_hook(lambda _module, _inputs, output, hook=hook: replaced(output, hook))
         for name, hook in hooks.items()
     ]
     try:
@@ -163,7 +217,7 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
         return f"{classifier.name} gives values that are not finite for this image; check its weights."
     leaves = {name: watch(name) for name, module in network.named_modules() if name and not any(module.children())}
     with torch.no_grad(), untouched(network), _replacing(network, leaves):
-        network(inputs)
+        network(inputs.to(classifier.device, copy=True))
     where = f", first in layer {first[0]}" if first else ""
     return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."
 

@@ -10,7 +10,7 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_xai_med.errors import InputError, ModelError
-from napari_xai_med.options import option_fields, values_of, with_options
+from napari_xai_med.options import check_options, option_fields, values_of, with_options
 from napari_xai_med.registry import Registry
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ class Step(ABC):
         Arguments of the transform that are always the same.
     ignored : mapping
         Arguments that a configuration may have with one of these values, which change nothing.
+    alike : mapping
+        For options, other words that MONAI has for one of their choices.
+
+    Raises
+    ------
+    InputError
+        If an option has a value that it can't have, or the options contradict each other.
     """
 
     name: ClassVar[str]
@@ -47,6 +54,18 @@ class Step(ABC):
     target: ClassVar[str]
     fixed: ClassVar[Mapping[str, Any]] = {}
     ignored: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    alike: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+
+    def __post_init__(self) -> None:
+        for key, words in self.alike.items():
+            object.__setattr__(self, key, words.get(getattr(self, key), getattr(self, key)))
+        check_options(self, self.title)
+        if problem := self.problem():
+            raise InputError(f"{self.title} {problem}.")
+
+    def problem(self) -> str:
+        """What contradicts itself, to be read behind the title; empty if nothing does."""
+        return ""
 
     def config(self) -> dict[str, Any]:
         """The step as an entry of a MONAI configuration."""
@@ -69,6 +88,7 @@ class Step(ABC):
             return None
         # What is left out has MONAI's defaults, which are not always ours.
         arguments = {**_defaults(cls), **arguments}
+        arguments |= {key: words.get(arguments[key], arguments[key]) for key, words in cls.alike.items()}
         try:
             return with_options(cls, cls.title, _as_lists(cls, arguments))
         except InputError:

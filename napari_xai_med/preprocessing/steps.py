@@ -11,6 +11,23 @@ from napari_xai_med.preprocessing.base import Step, register
 
 _OWN = "napari_xai_med.preprocessing.transforms."
 
+_LINEAR: Mapping[str, Mapping[str, str]] = {"mode": {"bilinear": "linear", "trilinear": "linear"}}
+"""MONAI takes each of these words as linear along all axes, whatever their number."""
+
+
+def _not_rising(low: float, high: float) -> str:
+    return "" if low < high else f"can't go from {low:g} to {high:g}; give a smallest value below the largest"
+
+
+def _flat(low: float, high: float) -> str:
+    return "" if low != high else f"can't make {low:g} of all values; give two different ones"
+
+
+def _no_size(size: tuple[int, ...]) -> str:
+    if 1 <= len(size) <= 3 and all(n > 0 or n == -1 for n in size):
+        return ""
+    return f"can't make images of size {size}; give a number of voxels above 0 for each axis, or -1 to keep one"
+
 
 @register
 @dataclass(frozen=True)
@@ -25,6 +42,13 @@ class Orientation(Step):
 
     axcodes: str = option("RAS", "Direction of each axis: R or L, A or P, S or I, such as RAS or LPS.")
 
+    def problem(self) -> str:
+        """See `Step`."""
+        axes = [pair for letter in self.axcodes for pair in ("RL", "AP", "SI") if letter in pair]
+        if len(axes) == len(self.axcodes) == len(set(axes)) and len(axes) in (2, 3):
+            return ""
+        return f"can't turn axes to {self.axcodes!r}; give a letter of each of R or L, A or P, S or I, such as RAS"
+
 
 @register
 @dataclass(frozen=True)
@@ -34,9 +58,15 @@ class Spacing(Step):
     name: ClassVar[str] = "spacing"
     title: ClassVar[str] = "Resample to spacing"
     target: ClassVar[str] = "Spacingd"
+    alike: ClassVar[Mapping[str, Mapping[str, str]]] = _LINEAR
 
     pixdim: tuple[float, ...] = option((1.0, 1.0, 1.0), "Millimetres between voxels along each axis.", limits=(0, None))
-    mode: str = option("bilinear", "Interpolation.", choices=("bilinear", "nearest"))
+    mode: str = option("linear", "Interpolation.", choices=("linear", "nearest"))
+
+    def problem(self) -> str:
+        """See `Step`."""
+        good = self.pixdim and all(self.pixdim)
+        return "" if good else f"can't have {self.pixdim} mm between voxels; give numbers above 0"
 
 
 @register
@@ -48,14 +78,20 @@ class Resize(Step):
     title: ClassVar[str] = "Resize"
     target: ClassVar[str] = "Resized"
     ignored: ClassVar[Mapping[str, tuple[Any, ...]]] = {"align_corners": (None, False)}
+    alike: ClassVar[Mapping[str, Mapping[str, str]]] = _LINEAR
 
     spatial_size: tuple[int, ...] = option((64, 64, 64), "Voxels along each axis; -1 keeps one as it is.")
     mode: str = option(
-        "trilinear",
-        "Interpolation: trilinear for volumes, bilinear or bicubic for pictures.",
-        choices=("trilinear", "bilinear", "bicubic", "nearest", "nearest-exact", "area"),
+        "linear",
+        "Interpolation; area takes the mean of what becomes one voxel.",
+        # Neither cubic, which MONAI has for pictures only, nor PyTorch's own nearest, which shifts the image.
+        choices=("linear", "nearest-exact", "area"),
     )
     anti_aliasing: bool = option(False, "Smooth before making the image smaller.")
+
+    def problem(self) -> str:
+        """See `Step`."""
+        return _no_size(self.spatial_size)
 
 
 @register
@@ -67,8 +103,12 @@ class PadOrCrop(Step):
     title: ClassVar[str] = "Pad or crop"
     target: ClassVar[str] = "ResizeWithPadOrCropd"
 
-    spatial_size: tuple[int, ...] = option((64, 64, 64), "Voxels along each axis.")
+    spatial_size: tuple[int, ...] = option((64, 64, 64), "Voxels along each axis; -1 keeps one as it is.")
     value: float = option(0.0, "What the padding is filled with.")
+
+    def problem(self) -> str:
+        """See `Step`."""
+        return _no_size(self.spatial_size)
 
 
 @register
@@ -102,6 +142,10 @@ class Window(Step):
     b_max: float = option(1.0, "What the largest value becomes.")
     clip: bool = option(True, "Cut off what lies outside of the window.")
 
+    def problem(self) -> str:
+        """See `Step`."""
+        return _not_rising(self.a_min, self.a_max) or _flat(self.b_min, self.b_max)
+
 
 @register
 @dataclass(frozen=True)
@@ -118,6 +162,10 @@ class Percentiles(Step):
     b_max: float = option(1.0, "What the upper percentile becomes.")
     clip: bool = option(True, "Cut off what lies outside of the percentiles.")
 
+    def problem(self) -> str:
+        """See `Step`."""
+        return _not_rising(self.lower, self.upper) or _flat(self.b_min, self.b_max)
+
 
 @register
 @dataclass(frozen=True)
@@ -131,6 +179,10 @@ class MinMax(Step):
     minv: float = option(0.0, "What the smallest value becomes.")
     maxv: float = option(1.0, "What the largest value becomes.")
     channel_wise: bool = option(False, "Each channel by itself.")
+
+    def problem(self) -> str:
+        """See `Step`."""
+        return _flat(self.minv, self.maxv)
 
 
 @register
@@ -159,6 +211,14 @@ class Standardise(Step):
     subtrahend: tuple[float, ...] = option((0.485, 0.456, 0.406), "Mean of each channel; these are ImageNet's.")
     divisor: tuple[float, ...] = option((0.229, 0.224, 0.225), "Standard deviation of each channel.")
 
+    def problem(self) -> str:
+        """See `Step`."""
+        if not all(self.divisor):
+            return f"can't divide by {self.divisor}; give numbers that are not 0"
+        if len(self.subtrahend) != len(self.divisor):
+            return f"has {len(self.subtrahend)} means and {len(self.divisor)} deviations; give one of each a channel"
+        return ""
+
 
 @register
 @dataclass(frozen=True)
@@ -172,6 +232,10 @@ class Equalise(Step):
     num_bins: int = option(256, "Number of grey values that are told apart.", limits=(2, None))
     min: float = option(0.0, "Smallest value afterwards.")
     max: float = option(1.0, "Largest value afterwards.")
+
+    def problem(self) -> str:
+        """See `Step`."""
+        return _not_rising(self.min, self.max)
 
 
 @register
@@ -224,3 +288,8 @@ class Flip(Step):
     target: ClassVar[str] = "Flipd"
 
     spatial_axis: tuple[int, ...] = option((0,), "Which axes, counted from 0.", limits=(0, 2))
+
+    def problem(self) -> str:
+        """See `Step`."""
+        several = len(set(self.spatial_axis)) < len(self.spatial_axis)
+        return f"can't mirror along {self.spatial_axis}; name each axis once" if several else ""

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+_LEAST = 2
+"""Voxels that a body has along each axis; one is noise."""
+
 
 class CropToBodyd(MapTransform):
     """Cut an image to the box around the largest thing, its inside included, that is brighter than a threshold.
@@ -55,7 +58,13 @@ class CropToBodyd(MapTransform):
         self.margin, self.excludes_end = margin, excludes_end
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
-        """The images, shape (C, *spatial), cut to the body; whole where nothing is bright enough."""
+        """The images, shape (C, *spatial), cut to the body; whole where nothing is bright enough.
+
+        Raises
+        ------
+        ValueError
+            If almost nothing would be left.
+        """
         result = dict(data)
         for key in self.key_iterator(result):
             box = self._box(np.asarray(result[key]))
@@ -84,6 +93,10 @@ class CropToBodyd(MapTransform):
             min(part.stop - self.excludes_end + self.margin, length)
             for part, length in zip(box, grey.shape, strict=True)
         ]
+        left = [stop - first for first, stop in zip(start, end, strict=True)]
+        if min(left) < _LEAST:
+            told = " x ".join(map(str, left))
+            raise ValueError(f"what is brighter than {self.threshold:g} is only {told} voxels; lower the threshold")
         return start, end
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import napari
 from napari.utils.notifications import show_error, show_info
@@ -39,6 +39,8 @@ from napari_xai_med.options import parse
 from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.preprocessing import PreprocessingForm
+
+Number = TypeVar("Number", int, float)
 
 _IN_FILE = "in the file"
 _HEADS = {
@@ -107,6 +109,7 @@ class PackWidget(ControlsWidget):
         self.architecture, self.options = QComboBox(), OptionsForm()
         self.classes, self.head, self.output = QPlainTextEdit(), QComboBox(), QComboBox()
         self.shape, self.name, self.modality = QLineEdit(), QLineEdit(), QComboBox()
+        self.values, self.spacing = QLineEdit(), QLineEdit()
         self.preprocessing = PreprocessingForm()
         self.aggregate, self.window = QComboBox(), QLineEdit()
         self.overlap, self.batch = QDoubleSpinBox(), QSpinBox()
@@ -153,6 +156,10 @@ class PackWidget(ControlsWidget):
         for combo in (self.architecture, self.head, self.output):
             combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.output.setToolTip("For networks with several outputs: which of them the classes belong to.")
+        self.values.setPlaceholderText("smallest, largest")
+        self.values.setToolTip("Values that the network is meant to see; others get a warning.")
+        self.spacing.setPlaceholderText("Z, Y, X in mm")
+        self.spacing.setToolTip("Voxels that the images should have, or a range; smaller or larger ones get a warning.")
         self.modality.setToolTip("With CT, images without Hounsfield units get a warning.")
 
     def _lay_out(self) -> None:
@@ -167,6 +174,8 @@ class PackWidget(ControlsWidget):
         meaning.addRow("Input shape", self.shape)
         meaning.addRow("Name", self.name)
         meaning.addRow("Modality", self.modality)
+        meaning.addRow("Input values", self.values)
+        meaning.addRow("Spacing", self.spacing)
         steps = QGroupBox("Preprocessing")
         QVBoxLayout(steps).addWidget(self.preprocessing)
         windows.addRow("Sliding window", self.aggregate)
@@ -265,6 +274,8 @@ class PackWidget(ControlsWidget):
             head=self.head.currentData(),
             output=output,
             input_shape=_numbers(self.shape.text(), "input shape"),
+            value_range=_numbers(self.values.text(), "input values", (0.0,)),
+            spacing=_numbers(self.spacing.text(), "spacing", (0.0,)),
             name=self.name.text().strip(),
             modality=self.modality.currentText().strip(),
             windows=self._sliding_window(),
@@ -320,11 +331,13 @@ class PackWidget(ControlsWidget):
         self.explain_button.setEnabled(not running and self.packed is not None)
 
 
-def _numbers(text: str, what: str) -> tuple[int, ...]:
+def _numbers(text: str, what: str, default: tuple[Number, ...] = ()) -> tuple[Number, ...]:
+    """The numbers in a line, whole ones unless the default's are not."""
     try:
-        numbers: tuple[int, ...] = parse(text, ())
+        numbers: tuple[Number, ...] = parse(text, default)
     except ValueError as error:
-        raise InputError(f"{text!r} is no list of whole numbers; correct the {what}.") from error
+        kind = "numbers" if default else "whole numbers"
+        raise InputError(f"{text!r} is no list of {kind}; correct the {what}.") from error
     return numbers
 
 

@@ -174,6 +174,48 @@ def test_errors_are_sentences() -> None:
         GradCAM().attribute(classifier, x, [(0, 1)], Job())
 
 
+@pytest.mark.parametrize("layer", ["2", "3", "4"])
+def test_layers_at_the_ending_or_behind_it_are_refused(layer: str) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Sigmoid(), nn.Identity(), nn.Dropout(), nn.Flatten()
+    )
+    classifier, x = classifier_of(network, 2, 3, head=Head.MULTI_LABEL), torch.rand(1, 1, 8, 8)
+    with pytest.raises(ModelError, match=rf"Layer {layer} is the sigmoid that test ends in, or .* such as 0\."):
+        GradCAM(layer=layer).attribute(classifier, x, [(0, 1)], Job())
+    _, before = GradCAM(layer="1").attribute(classifier, x, [(0, 1)], Job())
+    _, default = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+    torch.testing.assert_close(before.logits, default.logits)
+
+
+def test_a_sigmoid_on_the_way_is_a_layer_as_any_other() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+    (raw,), answer = GradCAM(layer="1").attribute(classifier_of(network, 2, 3), torch.rand(1, 1, 8, 8), [(0, 1)], Job())
+    assert raw.values.shape == (6, 6)
+    assert answer.ending == ""
+
+
+class InPlace(nn.Module):
+    """Changes its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(torch.relu_(x.sub_(0.5))).mean((2, 3))
+        return out
+
+
+def test_networks_that_change_their_input_answer_alike_each_time() -> None:
+    classifier, x = classifier_of(InPlace(), 2), torch.rand(1, 1, 8, 8)
+    before = x.clone()
+    (first,), one = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+    (second,), two = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+    assert torch.equal(x, before)
+    assert torch.equal(one.logits, two.logits)
+    np.testing.assert_array_equal(first.values, second.values)
+
+
 def test_cancelling_stops_within_the_network_and_leaves_no_hook() -> None:
     class Token:
         asked = 0

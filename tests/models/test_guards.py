@@ -26,9 +26,12 @@ def classifier(own: dict[str, Any] | None = None, **image: Any) -> Classifier:
     [
         (CT, {"format": "hounsfield", "value_range": [0, 1]}, ""),
         ((CT + 1000) / 1400, {"format": "hounsfield"}, "has no negative value"),
+        ((CT + 1000) / 1400, {"format": "Hounsfield"}, "has no negative value"),
         (CT * 3, {"value_range": [0, 1]}, "is meant for 0 to 1"),
         (np.full((6, 7, 8), -1000.0), {}, "sees the value 0 everywhere"),
         (CT, {"own": {"spacing": [0.5, 2]}}, ""),
+        # A file keeps its spacing in single precision.
+        (CT, {"own": {"spacing": [1 + 1e-7, 1 + 2e-7]}}, ""),
         (CT, {"own": {"spacing": [2, 8]}}, "has 1 to 1 mm between voxels"),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import classifier_of
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from napari_xai_med import explain, predict
 from napari_xai_med.errors import ModelError
@@ -106,3 +107,38 @@ def test_a_head_that_does_not_fit_is_told() -> None:
         )
     with pytest.raises(ModelError, match="gives 3 numbers, but its bundle names 2 classes with a segmentation head"):
         predict(picture(), classifier_of(Voxels(), 2, class_names=("a", "b"), head=Head.SEGMENTATION))
+
+
+def sigmoids() -> nn.Module:
+    """Two classes that overlap: logits x - 1 and 3 - x."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sigmoid())
+    with torch.no_grad():
+        network[0].weight[:] = torch.tensor([1.0, -1.0])[:, None, None, None]
+        network[0].bias[:] = torch.tensor([-1.0, 3.0])
+    return network
+
+
+def test_classes_of_a_segmentation_with_a_sigmoid_each_have_regions_of_their_own() -> None:
+    names = {"class_names": ("organ", "rest"), "head": Head.SEGMENTATION}
+    prediction = predict(picture(), classifier_of(sigmoids(), 2, **names))
+    # Organ where x > 1: 20 voxels with logit 1 and 4 with 3; the rest where x < 3: 56 with logit 3 and 20 with 1.
+    np.testing.assert_allclose(prediction.probabilities, [24 / 80, 76 / 80])
+    np.testing.assert_allclose(prediction.logits, [(20 * 1 + 4 * 3) / 24, (56 * 3 + 20 * 1) / 76], rtol=1e-6)
+    assert (prediction.ending, prediction.class_names[prediction.top]) == ("sigmoid", "rest")
+    # Where no class is predicted, the whole image is asked about, and the class that comes closest is explained.
+    nowhere = sigmoids()
+    with torch.no_grad():
+        nowhere[0].bias[:] = torch.tensor([-7.0, -6.0])
+    prediction = predict(picture(), classifier_of(nowhere, 2, **names))
+    mean = picture().data.mean()
+    np.testing.assert_allclose(prediction.logits, [mean - 7, -mean - 6], rtol=1e-6)
+    assert (prediction.probabilities.tolist(), prediction.top) == ([0, 0], 0 if mean - 7 > -mean - 6 else 1)
+
+
+def test_a_segmentation_needs_little_more_memory_than_its_logits() -> None:
+    logits = torch.zeros(1, 64, 32, 32, 32)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+        Head.SEGMENTATION.answer(logits, 64)
+    allocated = [event.cpu_memory_usage for event in told.events() if event.cpu_memory_usage > 0]
+    # One class at a time: a flag for every class and voxel as a whole number of 64 bits would be twice the logits.
+    assert max(allocated) < logits.nbytes / 8

@@ -107,6 +107,15 @@ def test_a_graph_with_a_circle_is_refused(tmp_path: Path) -> None:
     refused(path, "no layer makes")
 
 
+@pytest.mark.parametrize("key", ["input_layers", "output_layers"])
+def test_a_layer_that_is_not_there_is_refused(key: str, tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 1))
+    path = saved(keras.Model(inputs, layers.Conv2D(1, 1)(inputs)), tmp_path / "m.keras")
+    with config_of(path) as config:
+        config["config"][key] = [["nothing", 0, 0]]
+    refused(path, "has no layer 'nothing'")
+
+
 @pytest.mark.parametrize("suffix", Keras.suffixes)
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
 @pytest.mark.parametrize("kind", SUFFIXES)

@@ -30,6 +30,15 @@ def test_names_head_and_preprocessing() -> None:
     assert predict(IMAGE, network).class_names == ("not class 1", "class 1")
 
 
+@pytest.mark.parametrize(("outputs", "head"), [(1, Head.ONE_LOGIT), (3, Head.MULTI_LABEL)])
+def test_the_head_is_told_by_what_the_network_is_seen_to_end_in(outputs: int, head: Head) -> None:
+    network = nn.Sequential(nn.Conv3d(1, outputs, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Sigmoid())
+    own = network(torch.from_numpy(IMAGE)[None, None])[0].detach()
+    np.testing.assert_allclose(predict(IMAGE, network).probabilities[-outputs:], own, rtol=1e-5)
+    names = [f"finding {k}" for k in range(outputs)]
+    assert classifier_from_module(network, names, input_shape=(1, *IMAGE.shape)).head is head
+
+
 def test_wrapped_networks_are_unwrapped() -> None:
     network = MeanOf(ones(nn.Conv3d(1, 1, 3)))
     wrapped = nn.DataParallel(network)
@@ -47,6 +56,8 @@ def test_the_hash_is_of_the_weights() -> None:
 def test_what_can_t_be_told_is_one_sentence() -> None:
     with pytest.raises(ModelError, match="has no convolution; pack it as a bundle"):
         classifier_from_module(nn.Linear(3, 2), ["a", "b"])
+    with pytest.raises(ModelError, match="MeanOf has two classes called 'a'; give each class a name of its own"):
+        classifier_from_module(MeanOf(nn.Conv3d(1, 1, 1)), ["a", "b", "a"])
     with pytest.raises(ModelError, match="no head 'hat'"):
         classifier_from_module(MeanOf(nn.Conv3d(1, 1, 1)), ["a", "b"], head="hat")
     with pytest.raises(ModelError, match="gives no row of numbers"):

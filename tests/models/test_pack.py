@@ -95,11 +95,12 @@ def test_a_packed_classifier_is_a_bundle_of_monai(weights: Path, tmp_path: Path)
     [
         ({"architecture": ""}, "resnet.pt holds weights only; name the architecture that they belong to."),
         ({"architecture": "resnet11"}, "There is no architecture 'resnet11'; choose one of densenet121"),
-        ({"options": {"spatial_dims": 3}}, "The weights in .*model.pt do not fit the network"),
+        ({"options": {"spatial_dims": 3}}, r"The weights in [^.]*resnet\.pt do not fit the network"),
         ({"options": {"depth": 3}}, "ResNet-10 has no option 'depth'"),
         ({"class_names": ()}, "Give the class names"),
         ({"class_names": ("a", " ", "c")}, "Give the class names"),
         ({"class_names": ("a", "b")}, "do not fit the network"),
+        ({"class_names": ("a", "b", "a")}, "resnet has two classes called 'a'; give each class a name of its own"),
         ({"head": "softmaxx"}, "There is no head 'softmaxx'; choose one of auto, softmax"),
         ({"output": "logits"}, "has a single output; take 'logits' out of the bundle"),
         ({"weights": Path("nothing.pt")}, "There is no file nothing.pt"),
@@ -110,8 +111,9 @@ def test_what_does_not_fit_is_told_and_leaves_nothing(
     weights: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises((InputError, ModelError), match=message):
+    with pytest.raises((InputError, ModelError), match=message) as caught:
         pack(replace(packing_of(weights), **changes), tmp_path / "new")
+    assert ".packing-" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -120,6 +122,65 @@ def test_a_folder_in_use_is_left_alone(weights: Path, tmp_path: Path) -> None:
     pack(packing_of(weights), tmp_path / "new")
     with pytest.raises(InputError, match=r"exists already; give a new folder"):
         pack(packing_of(weights), tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_shape": (1, -3, 4)}, r"can't take inputs of shape \(1, -3, 4\); give the number of channels"),
+        ({"input_shape": (64, 64)}, r"can't take inputs of shape \(64, 64\)"),
+        ({"value_range": (1.0, 0.0)}, r"\(1\.0, 0\.0\) is no range of values"),
+        ({"value_range": (1.0,)}, "is no range of values"),
+        ({"spacing": (1.0, 0.0)}, "can't be millimetres between voxels; give numbers above 0"),
+        ({"spacing": (1.0, float("nan"))}, "can't be millimetres between voxels"),
+    ],
+)
+def test_what_can_t_be_is_told_before_anything_is_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        packing_of(Path("nothing.pt"), **changes)
+
+
+def test_what_the_network_is_meant_for_is_asked_of_its_images(weights: Path, tmp_path: Path) -> None:
+    packing = packing_of(weights, modality="ct", value_range=(-8.0, 8.0), spacing=(5.0, 0.7, 0.7))
+    metadata = pack(packing, tmp_path / "new").facts
+    image = metadata["network_data_format"]["inputs"]["image"]
+    assert (image["value_range"], image["format"]) == ([-8, 8], "hounsfield")
+    assert metadata["napari_xai_med"]["spacing"] == [0.7, 5]
+    told = pack(replace(packing, value_range=(-1.0, 1.0)), tmp_path / "other")
+    values = np.zeros((32, 32), np.float32)
+    values[10:20, 10:20] = 1
+    assert "is meant for -1 to 1" in " ".join(predict(values, told).notices)
+
+
+@pytest.mark.parametrize("names", [("ill",), ("well", "ill"), ("a", "b", "c")])
+def test_the_network_s_own_outputs_tell_the_head(names: tuple[str, ...], tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    torch.jit.trace(network, torch.rand(2, 1, 16, 16)).save(tmp_path / "net.ts")
+    packing = Packing(weights=tmp_path / "net.ts", class_names=names, input_shape=(1, 16, 16))
+    if len(names) < 3:
+        classifier = pack(packing, tmp_path / "bundle")
+        assert (classifier.head, classifier.class_names) == (
+            "one_logit",
+            ("not ill", "ill") if len(names) == 1 else names,
+        )
+    else:
+        with pytest.raises(ModelError, match="gives 1 numbers, but its bundle names 3 classes"):
+            pack(packing, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("end", ["Sigmoid", "Softmax"])
+def test_a_regression_packs_with_its_own_ending(end: str, tmp_path: Path) -> None:
+    last = nn.Sigmoid() if end == "Sigmoid" else nn.Softmax(1)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last).eval()
+    example = torch.rand(1, 1, 16, 16)
+    torch.jit.trace(network, example).save(tmp_path / "net.ts")
+    torch.export.save(torch.export.export(network, (example,)), tmp_path / "net.pt2")
+    for suffix in ("ts", "pt2"):
+        packing = Packing(
+            weights=tmp_path / f"net.{suffix}", class_names=("x", "y"), head="regression", input_shape=(1, 16, 16)
+        )
+        found = predict(example[0, 0].numpy(), pack(packing, tmp_path / suffix))
+        np.testing.assert_allclose(found.probabilities, network(example)[0].detach(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -149,3 +210,11 @@ def test_the_command_line_packs(weights: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["explain", str(SLICE), "--model", str(tmp_path / "bundle"), "--out", str(tmp_path / "out")]) == 0
     assert main([*words, "--architecture", "resnet10", "--option", "spatial_dims=two"]) == 2
     assert "invalid literal for int() with base 10: 'two'" in capsys.readouterr().err
+    words = [*words, "--architecture", "resnet10", "--option", "spatial_dims=2"]
+    assert main([*words, "--input-shape", "1,-3,4"]) == 2
+    assert "can't take inputs of shape (1, -3, 4)" in capsys.readouterr().err
+    words[3] = str(tmp_path / "other")
+    assert main([*words, "--value-range", "0", "1", "--spacing", "5", "0.7", "0.7"]) == 0
+    own = load_model(tmp_path / "other").facts
+    assert own["network_data_format"]["inputs"]["image"]["value_range"] == [0, 1]
+    assert own["napari_xai_med"]["spacing"] == [0.7, 5]

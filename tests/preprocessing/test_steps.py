@@ -72,6 +72,72 @@ def test_the_documented_tables_are_the_registry() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("window", {"a_min": 5.0, "a_max": 5.0}, r"Window can't go from 5 to 5; give a smallest value below"),
+        ("window", {"b_min": 1.0, "b_max": 1.0}, "Window can't make 1 of all values"),
+        ("window", {"a_min": float("nan")}, "Window can't have a_min nan; give it a number"),
+        ("percentiles", {"lower": 99.0, "upper": 1.0}, "Percentile window can't go from 99 to 1"),
+        ("percentiles", {"lower": -1.0}, "can't have lower -1.0; give it a number from 0 to 100"),
+        ("minmax", {"minv": 1.0}, "Min-max can't make 1 of all values"),
+        ("equalise", {"min": 2.0}, "Histogram equalisation can't go from 2 to 1"),
+        ("resize", {"spatial_size": 0}, "Resize can't have spatial_size 0; give it a list of numbers"),
+        ("resize", {"spatial_size": (0, 8)}, r"Resize can't make images of size \(0, 8\)"),
+        ("resize", {"spatial_size": ()}, r"Resize can't make images of size \(\)"),
+        ("resize", {"mode": "nearest"}, "can't have mode 'nearest'; choose one of 'linear', 'nearest-exact', 'area'"),
+        ("pad_or_crop", {"spatial_size": (-2, 8)}, r"Pad or crop can't make images of size \(-2, 8\)"),
+        ("spacing", {"pixdim": (1.0, 0.0)}, r"can't have \(1\.0, 0\.0\) mm between voxels"),
+        ("orientation", {"axcodes": "RLS"}, "can't turn axes to 'RLS'"),
+        ("orientation", {"axcodes": "ras"}, "can't turn axes to 'ras'"),
+        ("standardise", {"divisor": (1.0, 0.0, 1.0)}, "can't divide by"),
+        ("standardise", {"divisor": (1.0,)}, "has 3 means and 1 deviations"),
+        ("flip", {"spatial_axis": (1, 1)}, r"can't mirror along \(1, 1\)"),
+        ("crop_to_body", {"opening": -1}, "can't have opening -1"),
+    ],
+)
+def test_what_a_step_can_t_be_is_told_when_it_is_made(name: str, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        steps()[name](**options)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("name", "option"), [("resize", "spatial_size"), ("spacing", "pixdim")])
+def test_every_interpolation_keeps_its_word_and_the_place(name: str, option: str, dims: int) -> None:
+    """Of a ramp: a value is where it was, to half a voxel for the nearest and to rounding for the others."""
+    kind = steps()[name]
+    modes = next(item for item in option_fields(kind) if item.name == "mode").metadata["choices"]
+    index = torch.meshgrid(*[torch.arange(12.0)] * dims, indexing="ij")
+    image = MetaTensor(torch.stack(index), affine=torch.eye(dims + 1, dtype=torch.float64))
+    # 5 voxels of 12: no centre of the new lies on one of the old.
+    size = {"spatial_size": (5,) * dims, "pixdim": (2.4,) * dims}[option]
+    for mode in modes:
+        found = transform_of([kind(**{option: size, "mode": mode})], "test")(image)
+        new = torch.stack(
+            torch.meshgrid(*[torch.arange(n, dtype=torch.double) for n in found.shape[1:]], indexing="ij")
+        )
+        place = torch.einsum("ij,j...->i...", found.affine[:-1, :-1], new) + found.affine[:-1, -1].view(-1, *[1] * dims)
+        inner = (slice(None), *[slice(1, -1)] * dims)
+        error = (found.as_tensor() - place)[inner].abs().max()
+        assert error <= {"linear": 1e-4}.get(mode, 0.5 + 1e-4)
+        assert (mode == "linear") == (float(error) < 1e-4)
+
+
+@pytest.mark.parametrize("word", ["bilinear", "trilinear", "linear"])
+def test_words_for_linear_are_one_step(word: str) -> None:
+    entry = {"_target_": "Resized", "keys": "image", "spatial_size": [5, 6, 7], "mode": word}
+    (step,) = read_steps([entry])
+    assert step == Resize(spatial_size=(5, 6, 7), mode="linear") == Resize(spatial_size=(5, 6, 7), mode=word)
+    theirs = transform_of([Other(entry)], "test")(picture())
+    torch.testing.assert_close(transform_of([step], "test")(picture()), theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bicubic"])
+def test_other_interpolations_of_a_bundle_are_kept_as_they_are(mode: str) -> None:
+    entry = {"_target_": "Resized", "keys": "image", "spatial_size": [5, 6], "mode": mode}
+    assert read_steps([entry]) == (Other(entry),)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_comes_back_and_runs(name: str, dims: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 
+from napari_xai_med.errors import ModelError
 from napari_xai_med.preprocessing.base import transform_of
 from napari_xai_med.preprocessing.steps import CropToBody, ReverseChannels, RoundToBytes, ToColours, ToGrey
 from napari_xai_med.preprocessing.transforms import CropToBodyd
@@ -35,6 +36,15 @@ def test_the_crop_is_the_box_around_the_largest_thing_and_knows_where_it_is(shap
 def test_a_crop_of_nothing_keeps_the_image() -> None:
     values = placed(np.zeros((1, 20, 20)))
     assert transform_of([CropToBody(threshold=1.0)], "test")(values).shape == (1, 20, 20)
+
+
+@pytest.mark.parametrize(("options", "size"), [({}, "1 x 1"), ({"excludes_end": True}, "0 x 0")])
+def test_a_crop_to_almost_nothing_is_told(options: dict[str, bool], size: str) -> None:
+    values = np.full((1, 20, 20), -1000.0)
+    values[0, 7, 8] = 40
+    told = rf"failed on this image: what is brighter than -500 is only {size} voxels; lower the threshold\.$"
+    with pytest.raises(ModelError, match=told):
+        transform_of([CropToBody(smoothing=0, opening=0, **options)], "test")(placed(values))
 
 
 def test_smoothing_is_the_binomial_filter() -> None:

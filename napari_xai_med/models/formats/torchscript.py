@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from napari_xai_med.errors import ModelError
-from napari_xai_med.models.endings import logits_of
+from napari_xai_med.models.endings import ended_in
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 
 if TYPE_CHECKING:
@@ -34,24 +34,68 @@ class TorchScript(NetworkFormat):
         # Nobody else has this network, and its weights can't be swapped for constants as others can.
         for weight in network.parameters():
             weight.requires_grad_(False)
-        ending = _ending(network)
-        return _BeforeEnding(network, ending) if ending else network
+        endings = _endings(network)
+        return _Telling(network, endings) if any(endings.values()) else network
 
 
-def _ending(network: Any) -> str:
-    """The function that the network ends in, if that is sigmoid or softmax."""
-    outputs = list(network.inlined_graph.outputs())
-    kind = outputs[0].node().kind() if len(outputs) == 1 else ""
-    return {"aten::sigmoid": "sigmoid", "aten::softmax": "softmax"}.get(kind, "")
+_ENDINGS = {"sigmoid": "sigmoid", "special_expit": "sigmoid", "softmax": "softmax", "log_softmax": "log_softmax"}
+_SHAPING = frozenset(
+    (
+        *("squeeze", "unsqueeze", "flatten", "view", "reshape", "permute", "transpose", "contiguous", "clone"),
+        *("select", "slice", "to", "type_as", "detach"),
+    )
+)
 
 
-class _BeforeEnding(torch.nn.Module):
-    """A network that ends in sigmoid or softmax, giving the logits that its probabilities stand for."""
+def _endings(network: Any) -> dict[str | int, str]:
+    """The function that each output ends in: by its key in a dict, or its number, 0 for the only one."""
+    (output,) = network.inlined_graph.outputs()
+    node = output.node()
+    values = list(node.inputs())
+    if node.kind() in ("prim::TupleConstruct", "prim::ListConstruct"):
+        return {k: _ending(value) for k, value in enumerate(values)}
+    if node.kind() == "prim::DictConstruct":
+        keys = [value.toIValue() for value in values[::2]]
+        return {key: _ending(value) for key, value in zip(keys, values[1::2], strict=True)}
+    return {0: _ending(output)}
 
-    def __init__(self, network: nn.Module, ending: str) -> None:
+
+def _ending(value: Any) -> str:
+    """The last function before a value, if that is sigmoid or softmax, and nothing but the shape changes after it."""
+    node = value.node()
+    kind = node.kind().partition("::")[2].rstrip("_")
+    if any(use.user.kind().endswith("_") for use in value.uses()):
+        # Changed in place afterwards.
+        return ""
+    if kind in _ENDINGS:
+        return _ENDINGS[kind]
+    if kind == "If":
+        # One branch often only raises an error.
+        place = [output.debugName() for output in node.outputs()].index(value.debugName())
+        branches = [list(block.outputs())[place] for block in node.blocks()]
+        found = {_ending(branch) for branch in branches if branch.node().kind() != "prim::Uninitialized"}
+        return found.pop() if len(found) == 1 else ""
+    if kind == "exp":
+        return "softmax" if _ending(node.input()) == "log_softmax" else ""
+    return _ending(next(node.inputs())) if kind in _SHAPING else ""
+
+
+class _Telling(torch.nn.Module):
+    """A network that says of its outputs what they end in, which can't be seen from outside."""
+
+    def __init__(self, network: nn.Module, endings: dict[str | int, str]) -> None:
         super().__init__()
-        self.network, self.ending = network, ending
+        self.network, self._endings = network, endings
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, shape (N, number of logits)."""
-        return logits_of(self.network(x), self.ending)
+    def forward(self, x: Tensor) -> Any:
+        """What the network gives."""
+        output = self.network(x)
+        if isinstance(output, dict):
+            return {key: self._told(value, key) for key, value in output.items()}
+        if isinstance(output, tuple | list):
+            return tuple(self._told(value, k) for k, value in enumerate(output))
+        return self._told(output, 0)
+
+    def _told(self, value: Any, key: str | int) -> Any:
+        ending = self._endings.get(key)
+        return ended_in(value, ending) if ending and isinstance(value, torch.Tensor) else value

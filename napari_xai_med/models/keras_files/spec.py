@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from napari_xai_med.errors import ModelError
 from napari_xai_med.models.formats.facts import ENDINGS
 
 Ref = tuple[str, int, int]
@@ -35,8 +36,11 @@ class Model:
     outputs: list[Ref]
 
     def layer(self, name: str) -> Layer:
-        """A layer by name."""
-        return next(layer for layer in self.layers if layer.name == name)
+        """A layer by name; a `ModelError` if a file names one that it does not have."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise ModelError(f"The network {self.name} has no layer {name!r}, which its file refers to; save it again.")
 
 
 def take_off_ending(model: Model, output: int = 0) -> tuple[str, bool]:
