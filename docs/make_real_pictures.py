@@ -1,7 +1,6 @@
 """Make the pictures of docs/real_networks.md: ``python docs/make_real_pictures.py DATA``.
 
-DATA is a folder with the images and weights that the page names. Only pictures that may be published are written to
-docs/images; ``--others FOLDER`` makes those that may not as well, to be looked at where they were made.
+DATA is a folder with the images and weights that the page names. Only images that may be published are shown.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -146,24 +144,17 @@ def nodule(data: Path, folder: Path) -> Figure:
     return three_views(read_image(path), attribution)
 
 
-PUBLIC = {"brain_tumour": brain, "covid_ct": covid, "skullstrip": skull}
-OTHERS = {"lung_nodule": nodule}
+PICTURES = {"brain_tumour": brain, "lung_nodule": nodule, "covid_ct": covid, "skullstrip": skull}
 
 
 def main() -> None:
     """Make all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--others", type=Path, metavar="FOLDER", help="make pictures that may not be published, here")
-    options = parser.parse_args()
-    wanted: list[tuple[Path, dict[str, Any]]] = [(DOCS / "images", PUBLIC)]
-    if options.others is not None:
-        wanted.append((options.others, OTHERS))
-    for target, pictures in wanted:
-        target.mkdir(parents=True, exist_ok=True)
-        for name, make in pictures.items():
-            with TemporaryDirectory() as folder:
-                make(options.data, Path(folder)).savefig(target / f"real_{name}.png", dpi=75)
+    data = parser.parse_args().data
+    for name, make in PICTURES.items():
+        with TemporaryDirectory() as folder:
+            make(data, Path(folder)).savefig(DOCS / "images" / f"real_{name}.png", dpi=75)
 
 
 if __name__ == "__main__":
