@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_xai_med.errors import XAIMedError
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _PLACES = {2: ((100, 110), (43, 62)), 3: ((40, 44, 48), (15, 25, 32))}
 """Shape of the made-up image by its number of axes, and the voxel that is changed: on no axis the middle."""
+
+_NEARER = (1.0, 0.5, 0.25)
+"""Shares of the way from the middle to that voxel: what was cut off tells nothing."""
 
 _WIDTH = 2.5
 """Of the change, in voxels: enough to be seen where the image is made much smaller."""
@@ -68,36 +71,51 @@ def misplaces(preprocessing: Callable[[Tensor], Tensor], channels: int, affine: 
         # What is said about the made-up image is not for the user.
         warnings.simplefilter("ignore")
         try:
-            for plain, changed in (_pair(channels, len(affine) - 1, *level) for level in _LEVELS):
+            for share, level in product(_NEARER, _LEVELS):
+                place = _place(len(affine) - 1, share)
+                plain, changed = _pair(channels, place, *level)
                 (before, _), (after, to_image) = result(plain), result(changed)
-                if np.abs(after - before).max() > 1e-6 * np.abs(before).max():
-                    return _is_elsewhere(after - before, to_image) and np.array_equal(result(plain)[0], before)
+                seen = np.abs(after - before).max() > 1e-6 * np.abs(before).max()
+                if seen and _is_inside(place, to_image, after.shape[1:]):
+                    return _is_elsewhere(after - before, to_image, place) and np.array_equal(result(plain)[0], before)
         except _FAILURES:
             return False
     return False
 
 
-def _pair(channels: int, ndim: int, middle: float, spread: float) -> tuple[Float, Float]:
+def _place(ndim: int, share: float) -> Float:
+    shape, farthest = (np.array(numbers, float) for numbers in _PLACES[ndim])
+    middle = (shape - 1) / 2
+    return middle + share * (farthest - middle)
+
+
+def _pair(channels: int, place: Float, middle: float, spread: float) -> tuple[Float, Float]:
     """A made-up image, shape (channels, *spatial), and the same with a change at one place."""
-    shape, place = _PLACES[ndim]
+    ndim = len(place)
+    shape = _PLACES[ndim][0]
     plain = np.random.default_rng(0).uniform(middle - spread, middle + spread, (channels, *shape))
     # The smallest and largest value stay, so that scaling by them changes nothing elsewhere.
     for sign, corner in ((-1, slice(0, 3)), (1, slice(-3, None))):
         plain[(slice(None), *(corner,) * ndim)] = middle + sign * 6 * spread
-    index = np.indices(shape) - np.array(place).reshape(-1, *(1,) * ndim)
+    index = np.indices(shape) - place.reshape(-1, *(1,) * ndim)
     bump = np.exp(-(index**2).sum(0) / (2 * _WIDTH**2))
     return plain, plain - 4 * spread * bump
 
 
-def _is_elsewhere(change: NDArray[np.floating], to_image: Float) -> bool:
+def _is_inside(place: Float, to_image: Float, shape: tuple[int, ...]) -> bool:
+    index = np.linalg.solve(to_image, [*place, 1.0])[:-1]
+    return bool((index >= 0).all() and (index <= np.array(shape) - 1).all())
+
+
+def _is_elsewhere(change: Float, to_image: Float, place: Float) -> bool:
     sizes = np.abs(change).sum(0)
     # Scaling by mean and deviation changes a little everywhere.
     weights = np.clip(sizes - sizes.max() / 2, 0, None)
-    index = np.indices(weights.shape).reshape(weights.ndim, -1)
-    places = to_image[:-1, :-1] @ index + to_image[:-1, -1:]
-    centre = np.average(places, 1, weights.ravel())
-    spread = np.sqrt(np.average(((places - centre[:, None]) ** 2).sum(0), 0, weights.ravel()))
+    index = np.nonzero(weights)
+    places, weights = to_image[:-1, :-1] @ np.stack(index) + to_image[:-1, -1:], weights[index]
+    centre = np.average(places, 1, weights)
+    spread = np.sqrt(np.average(((places - centre[:, None]) ** 2).sum(0), 0, weights))
     voxel = np.linalg.norm(to_image[:-1, :-1], axis=0).max()
     # What changes here and there has no place that could be wrong.
     concentrated = spread < 2 * _WIDTH + voxel
-    return bool(concentrated and np.linalg.norm(centre - _PLACES[len(centre)][1]) > _SLACK * (1 + voxel))
+    return bool(concentrated and np.linalg.norm(centre - place) > _SLACK * (1 + voxel))

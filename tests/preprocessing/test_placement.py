@@ -30,6 +30,7 @@ def wrong(dims: int) -> dict[str, Any]:
         "mirrored": lambda image: image.flip(2),
         "shifted": lambda image: torch.roll(image, 4, 1),
         "cut": lambda image: image[:, 4:],
+        "cut and mirrored": monai.Compose([monai.CenterSpatialCrop(12), lambda image: image.flip(2)]),
         "behind others": monai.Compose([monai.Resize([20] * dims), monai.ScaleIntensity(), monai.Transpose(axes)]),
     }
 
@@ -48,6 +49,8 @@ def right(dims: int) -> dict[str, Any]:
         "off by half a voxel": monai.Resize([9] * dims, mode="nearest"),
         "aligned corners": monai.Resize([20] * dims, mode="bilinear", align_corners=True),
         "middle": monai.CenterSpatialCrop(24),
+        "little of the middle": monai.CenterSpatialCrop(10),
+        "a corner": monai.SpatialCrop(roi_start=[20] * dims, roi_end=[30] * dims),
         "foreground": monai.CropForeground(),
         "padded": monai.DivisiblePad(32),
         "fails": monai.SpatialCrop(roi_start=[900] * dims, roi_end=[800] * dims),
