@@ -164,16 +164,33 @@ class Classifier:
 
         MONAI's transforms carry an affine along. The quotient of the affines before and after leads from
         the network's grid to the image's in one step, whatever crops, flips and resizes lie between.
+
+        Raises
+        ------
+        InputError
+            If the image has not the axes or channels that this classifier takes.
+        ModelError
+            If the preprocessing fails, or does not tell where its voxels go.
         """
         import torch
         from monai.data import MetaTensor
 
         self.check(image)
+        if self._misplaces:
+            raise ModelError(
+                f"The preprocessing of {self.name} moves voxels without telling where to, so that maps would lie at "
+                "a wrong place; use transforms of MONAI that carry the affine along, such as Orientationd."
+            )
         affine = torch.as_tensor(np.array(image.grid.affine))
         data = torch.from_numpy(np.array(image.data, np.float32, order="C"))
         result = self.preprocessing(MetaTensor(data, affine=affine))
         if not isinstance(result, MetaTensor):
             raise ModelError(f"The preprocessing of {self.name} loses the image's place; use MONAI transforms only.")
+        if result.ndim != image.ndim + 1 or result.affine.shape != image.grid.affine.shape:
+            raise ModelError(
+                f"The preprocessing of {self.name} makes {result.ndim - 1}D images of {image.ndim}D ones, so that maps "
+                "would have no place; leave the axes as they are."
+            )
         to_image = np.linalg.inv(image.grid.affine) @ result.affine.numpy().astype(float)
         return NetworkInput(result.as_tensor()[None].float(), to_image)
 
@@ -260,6 +277,13 @@ class Classifier:
         """What the network's file says about it; next to nothing for formats that say nothing."""
         facts = getattr(self.network, "facts", None)
         return facts if isinstance(facts, NetworkFacts) else NetworkFacts((), ())
+
+    @cached_property
+    def _misplaces(self) -> bool:
+        from napari_xai_med.preprocessing.placement import misplaces
+
+        grid = Image.from_array(np.zeros((1,) * self.spatial_dims)).grid
+        return misplaces(self.preprocessing, self.channels or 1, grid.affine)
 
     @cached_property
     def range(self) -> Range:

@@ -68,10 +68,7 @@ def classifier_from_module(
     while isinstance(inner := getattr(network, "module", getattr(network, "_orig_mod", None)), torch.nn.Module):
         # What data parallelism and compilation wrap: hooks and layer names belong to it.
         network = inner
-    try:
-        kind = Head(head) if head else None
-    except ValueError as error:
-        raise ModelError(f"There is no head {head!r}; choose one of {', '.join(Head)}.") from error
+    kind = _head(head)
     dims, channels = _input_of(network)
     if sliding_window is not None and not isinstance(sliding_window, SlidingWindow):
         sliding_window = SlidingWindow.from_dict(sliding_window)
@@ -90,10 +87,16 @@ def classifier_from_module(
     )
     if not class_names or (kind is None and input_shape):
         classifier = _asked(classifier, input_shape, kind)
-    if classifier.head is Head.ONE_LOGIT and len(classifier.class_names) == 1:
-        (only,) = classifier.class_names
-        return replace(classifier, class_names=(f"not {only}", only))
-    return classifier
+    names = classifier.class_names
+    alone = classifier.head is Head.ONE_LOGIT and len(names) == 1
+    return replace(classifier, class_names=(f"not {names[0]}", names[0])) if alone else classifier
+
+
+def _head(head: Head | str | None) -> Head | None:
+    try:
+        return Head(head) if head else None
+    except ValueError as error:
+        raise ModelError(f"There is no head {head!r}; choose one of {', '.join(Head)}.") from error
 
 
 def _input_of(network: nn.Module) -> tuple[int, int]:
