@@ -322,7 +322,7 @@ def _pack(options: argparse.Namespace) -> int:
         spacing=tuple(options.spacing),
     )
     steps = read_preprocessing(options.preprocessing, packing.spatial_dims)
-    classifier = pack(replace(packing, preprocessing=steps), options.out)
+    classifier = pack(replace(packing, preprocessing=steps), options.out, _progress())
     print(f"{classifier.name} is packed in {options.out}: {', '.join(classifier.class_names)}.")
     return 0
 

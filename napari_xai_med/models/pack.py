@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.errors import InputError, XAIMedError
+from napari_xai_med.job import Job
 from napari_xai_med.models.architectures import Architecture, find
 from napari_xai_med.models.bundle import load_bundle
 from napari_xai_med.models.bundle_files import format_of
@@ -102,7 +103,7 @@ class Packing:
         return len(_input_shape(self)) - 1
 
 
-def pack(packing: Packing, folder: str | Path) -> Classifier:
+def pack(packing: Packing, folder: str | Path, job: Job | None = None) -> Classifier:
     """Write a bundle, and load it to see that everything fits.
 
     Parameters
@@ -110,6 +111,8 @@ def pack(packing: Packing, folder: str | Path) -> Classifier:
     packing : Packing
     folder : str or Path
         Of the new bundle; it may not exist yet, or must be empty.
+    job : Job, optional
+        Told how far it is, and asked whether to go on.
 
     Returns
     -------
@@ -122,6 +125,8 @@ def pack(packing: Packing, folder: str | Path) -> Classifier:
         If something is missing, or the folder can't be written or is in use.
     ModelError
         If the parts do not fit each other; then nothing is left behind.
+    Cancelled
+        If the job was; nothing is left behind either.
     """
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -136,7 +141,7 @@ def pack(packing: Packing, folder: str | Path) -> Classifier:
         # Beside the target, so that moving it there is one step.
         with TemporaryDirectory(prefix=".packing-", dir=target.parent) as temporary:
             made = Path(temporary) / target.name
-            classifier = _made(packing, made)
+            classifier = _made(packing, made, job or Job())
             if target.exists():
                 target.rmdir()
             made.rename(target)
@@ -145,14 +150,16 @@ def pack(packing: Packing, folder: str | Path) -> Classifier:
     return replace(classifier, source=str(target))
 
 
-def _made(packing: Packing, folder: Path) -> Classifier:
+def _made(packing: Packing, folder: Path, job: Job) -> Classifier:
     """The classifier in a new bundle, which was asked once to see that everything fits."""
     from napari_xai_med.models.run import read
 
     try:
+        job.step(0.0, "Writing the bundle")
         _write(packing, folder)
+        job.step(0.2, "Loading it")
         classifier = load_bundle(folder)
-        end = _ended(classifier, packing)
+        end = _ended(classifier, packing, job.part(0.6, 0.9))
         if packing.head == AUTO:
             # Before the network was asked, the class names and options had to tell its head.
             fitting = Head.of(end.output.shape[1], end.ending)
@@ -169,15 +176,14 @@ def _made(packing: Packing, folder: Path) -> Classifier:
     return classifier
 
 
-def _ended(classifier: Classifier, packing: Packing) -> Ended:
+def _ended(classifier: Classifier, packing: Packing, job: Job) -> Ended:
     """Give the network something to see, and tell what it gives and ends in."""
     import torch
 
-    from napari_xai_med.job import Job
     from napari_xai_med.models.run import ended
 
     with torch.no_grad():
-        return ended(classifier, torch.zeros(1, *_input_shape(packing)), Job())
+        return ended(classifier, torch.zeros(1, *_input_shape(packing)), job)
 
 
 def _write(packing: Packing, folder: Path) -> None:

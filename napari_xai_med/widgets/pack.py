@@ -114,6 +114,7 @@ class PackWidget(ControlsWidget):
         self.aggregate, self.window = QComboBox(), QLineEdit()
         self.overlap, self.batch = QDoubleSpinBox(), QSpinBox()
         self.pack_button, self.explain_button = QPushButton("Pack"), QPushButton("Explain with it")
+        self.cancel_button = QPushButton("Cancel")
         self.progress, self.result = QProgressBar(), QLabel()
         self.packed: Path | None = None
         self._fill()
@@ -123,6 +124,7 @@ class PackWidget(ControlsWidget):
         self.options.changed.connect(self._show_dims)
         self.aggregate.currentIndexChanged.connect(self._show_windows)
         self.pack_button.clicked.connect(self.pack)
+        self.cancel_button.clicked.connect(self.task.cancel)
         self.explain_button.clicked.connect(self._explain)
         self.task.running_changed.connect(self._show_running)
         self.task.progressed.connect(lambda done, _: self.progress.setValue(round(done * 100)))
@@ -186,8 +188,8 @@ class PackWidget(ControlsWidget):
         self.result.setWordWrap(True)
         end = QFormLayout()
         end.addRow("New folder", self.folder)
-        buttons = row(self.pack_button, self.explain_button)
-        self._show_column(form, meaning, steps, windows, end, buttons, self.progress, self.result)
+        buttons = row(self.pack_button, self.cancel_button)
+        self._show_column(form, meaning, steps, windows, end, buttons, self.progress, self.result, self.explain_button)
 
     # What the file says
 
@@ -307,8 +309,7 @@ class PackWidget(ControlsWidget):
         self.packed = None
 
         def work(job: Job) -> Classifier:
-            job.step(0.0, "Packing")
-            return pack(packing, folder)
+            return pack(packing, folder, job)
 
         def done(classifier: Classifier) -> None:
             self.packed = folder
@@ -327,6 +328,7 @@ class PackWidget(ControlsWidget):
 
     def _show_running(self, running: bool) -> None:
         self.progress.setVisible(running)
+        self.cancel_button.setEnabled(running)
         self.pack_button.setEnabled(not running)
         self.explain_button.setEnabled(not running and self.packed is not None)
 

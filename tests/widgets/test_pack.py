@@ -94,7 +94,7 @@ def test_what_a_file_says_of_itself_is_shown_and_not_asked_again(opened: Opened,
     widget.file.set_path(str(tmp_path / "two.pt2"))
     finish(qtbot, widget)
     assert "1 × 8 × 9 × 10" in widget.told.text()
-    assert "(3, " in widget.told.text()
+    assert "(3, softmax)" in widget.told.text()
     assert not widget.architecture.isEnabled()
     assert widget.folder.path() == tmp_path / "two_bundle"
     widget.output.setCurrentIndex(2)
@@ -160,6 +160,23 @@ def test_what_is_missing_or_wrong_is_one_sentence(
     # What was filled in is still there.
     assert widget.options.values()["spatial_dims"] == 2 or widget.architecture.currentData() != "resnet10"
     assert not widget.explain_button.isEnabled()
+
+
+def test_cancel_leaves_nothing_and_packing_goes_on_afterwards(opened: Opened, qtbot: Any, tmp_path: Path) -> None:
+    _, widget = opened()
+    torch.save(build("resnet10", spatial_dims=2, num_classes=2).state_dict(), tmp_path / "n.pt")
+    fill(qtbot, widget, tmp_path / "n.pt", tmp_path / "made", "a", "b")
+    choose(widget.architecture, "resnet10")
+    widget.options.set_value("spatial_dims", 2)
+    widget.pack_button.click()
+    assert widget.cancel_button.isEnabled()
+    widget.cancel_button.click()
+    finish(qtbot, widget)
+    assert "Stopped" in last_sentence().message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["n.pt"]
+    widget.pack_button.click()
+    finish(qtbot, widget)
+    assert widget.packed == tmp_path / "made"
 
 
 def test_it_is_opened_from_the_classifiers_beside_the_explaining(make_napari_viewer: Any, qtbot: Any) -> None:
