@@ -38,8 +38,8 @@ def cut_ending(model: Any) -> str:
         return "linear"
     rank = len(output.type.tensor_type.shape.dim)
     axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 1 if opset_of(model) < 13 else -1)
-    # Of a map of probabilities, one along another axis than that of the classes is no ending.
-    if node.op_type != "Sigmoid" and axis != 1 and rank != 2:
+    # One along another axis than that of the classes is no ending.
+    if node.op_type != "Sigmoid" and axis not in (1, 1 - rank):
         return "linear"
     output.name = node.input[0]
     return _ENDINGS[node.op_type]
