@@ -53,6 +53,11 @@ def test_a_bundle_loads_and_predicts(tmp_path: Path) -> None:
     assert prediction.ranked[0][0] == classifier.class_names[prediction.top]
 
 
+def test_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="b has two classes called 'a'; give each class a name of its own"):
+        load_model(make(tmp_path / "b", names=("a", "a")))
+
+
 def test_the_zoo_s_layout_with_references_and_expressions_elsewhere_loads(tmp_path: Path) -> None:
     bundle = make(tmp_path / "b")
     path = bundle / "configs" / "inference.json"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from napari_xai_med import explain, load_model, predict
 from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
+from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.models.formats.torchscript import TorchScript
 from napari_xai_med.models.head import Head
@@ -212,3 +213,34 @@ def test_every_output_of_torchscript_tells_its_ending(kind: str, output: str | i
     assert found.ending == "softmax"
     if kind == "dict":
         assert predict(IMAGE, classifier_of(loaded, 2, 3, output="plain")).ending == ""
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".pt2", ".onnx"])
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (lambda z: z.softmax(1).clone().unsqueeze(2).flatten(1), "softmax"),
+        (lambda z: z.log_softmax(1).exp(), "softmax"),
+        (lambda z: z.softmax(0), ""),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_files_tell_their_ending_however_they_are_written(
+    end: Callable[[Tensor], Tensor], expected: str, suffix: str, tmp_path: Path
+) -> None:
+    network, example, path = Ending(end, 3).eval(), torch.rand(1, 1, 12, 14), tmp_path / f"net{suffix}"
+    if suffix == ".ts":
+        torch.jit.trace(network, example).save(path)
+    elif suffix == ".pt2":
+        torch.export.save(torch.export.export(network, (example,)), path)
+    else:
+        pytest.importorskip("onnx")
+        torch.onnx.export(network, (example,), path, dynamo=False)
+    found = predict(IMAGE, classifier_of(format_of(path)().load(path, nn.Identity), 2, 3))
+    assert found.ending == expected
+    if expected:
+        np.testing.assert_allclose(found.probabilities, own_output(end, 3)[0], rtol=1e-4)
+    else:
+        # Over one image each is sure of everything.
+        np.testing.assert_allclose(found.logits, 1)
+        assert "ends in a softmax that is not over its classes" in " ".join(found.notices)

@@ -178,3 +178,12 @@ def test_a_bundle_with_a_keras_file(suffix: str, tmp_path: Path) -> None:
     assert classifier.gives == frozenset(Gives)
     attribution = explain(image, classifier)
     assert attribution.values.shape[-3:] == (40, 38, 32)
+
+
+def test_a_softmax_along_another_axis_than_the_classes_is_kept(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 9, 1))
+    rows = keras.Model(inputs, layers.Softmax(axis=1)(layers.Conv2D(3, 3, name="c")(inputs)))
+    path = saved(randomised(rows), tmp_path / "m.keras")
+    network, x = load_keras(path), images(rows)
+    assert network.ending == ""
+    np.testing.assert_allclose(asked(network, x), in_keras(rows, x), atol=1e-5)

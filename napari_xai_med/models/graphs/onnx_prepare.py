@@ -174,7 +174,8 @@ def cut_endings(model: Any) -> list[str]:
             node = deepcopy(graph.node[k])
             node.input[0] = value
             value = f"{node.output[0]} before the ending of {number}"
-            node.output[:] = [value]
+            # onnxruntime takes no two nodes of one name.
+            node.name, node.output[:] = value, [value]
             graph.node.append(node)
         output.name = value
     return [cut.ending for cut in cuts]

@@ -72,7 +72,9 @@ def take_off_ending(model: Model, output: int = 0) -> tuple[str, bool]:
     if layer.model is not None:
         return take_off_ending(layer.model, ref[2]) if alone else ("linear", False)
     ending = "softmax" if layer.kind == "Softmax" else layer.config.get("activation", "linear")
-    if ending not in ENDINGS or not alone:
+    # Along another axis it is none of the classes'.
+    of_classes = layer.kind != "Softmax" or layer.config.get("axis", -1) in (-1, [-1])
+    if ending not in ENDINGS or not alone or not of_classes:
         return str(ending), False
     if layer.kind == "Softmax":
         layer.kind, layer.config = "Activation", {"name": layer.name}
