@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, saved
 
 from napari_xai_med.models.keras_files.network import ConvertedKeras, load_keras
@@ -41,6 +42,20 @@ ONE = {
     "flips": lambda: layers.RandomFlip(),
     "rotation": lambda: layers.RandomRotation(0.1),
     "softmax": lambda: layers.Softmax(),
+    "softmax in space": lambda: layers.Softmax(axis=2),
+    "softmax of a list": lambda: layers.Softmax(axis=[1]),
+    "standardised": lambda: layers.Normalization(),
+    "standardised by given numbers": lambda: layers.Normalization(
+        mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0, 2.0, 4.0, 9.0]
+    ),
+    "standardised by one": lambda: layers.Normalization(axis=None, mean=120.0, variance=3600.0),
+    "standardised back": lambda: layers.Normalization(invert=True),
+    "group norm": lambda: layers.GroupNormalization(2),
+    "group norm of each": lambda: layers.GroupNormalization(-1, epsilon=0.01, center=False),
+    "layer norm": lambda: layers.LayerNormalization(),
+    "layer norm plain": lambda: layers.LayerNormalization(center=False, scale=False),
+    "unit norm": lambda: layers.UnitNormalization(),
+    "unit norm in space": lambda: layers.UnitNormalization(axis=1),
     "relu": lambda: layers.ReLU(max_value=1.0, negative_slope=0.1, threshold=0.2),
     "relu plain": lambda: layers.ReLU(),
     "leaky": lambda: layers.LeakyReLU(0.1),
@@ -51,7 +66,10 @@ ONE = {
     "rescaling channels": lambda: layers.Rescaling([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4]),
     **{
         f"activation {name}": partial(lambda name: layers.Activation(name), name)
-        for name in ("softsign", "exponential", "mish", "leaky_relu", "hard_sigmoid", "log_softmax", "swish", "sigmoid")
+        for name in (
+            *("softsign", "exponential", "mish", "leaky_relu", "hard_sigmoid", "log_softmax", "swish", "sigmoid"),
+            *("hard_silu", "hard_swish", "hard_tanh", "log_sigmoid", "celu"),
+        )
     },
 }
 
@@ -65,6 +83,21 @@ def test_a_layer_computes_what_keras_computes(kind: str, suffix: str, tmp_path: 
     x = ONE[kind]()(layers.Conv2D(4, 1)(inputs))
     outputs = layers.Reshape((-1,))(x) if len(x.shape) == 2 else layers.Conv2D(2, 1)(x)
     check(randomised(keras.Model(inputs, outputs)), tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_normalization_keeps_what_it_was_adapted_to(suffix: str, tmp_path: Path) -> None:
+    """Mean and variance of images are among the weights, not the settings."""
+    seen = np.random.default_rng(0).normal([50.0, -3.0, 900.0], [4.0, 1.0, 30.0], (5, 6, 7, 3)).astype(np.float32)
+    norm = layers.Normalization()
+    norm.adapt(seen)
+    model = keras.Sequential([keras.Input((6, 7, 3)), norm, layers.Conv2D(2, 3)])
+    network = load_keras(saved(model, tmp_path / f"m{suffix}"))
+    assert isinstance(network, ConvertedKeras)
+    np.testing.assert_allclose(asked(network, seen), in_keras(model, seen), atol=1e-5)
+    standardised = network.get_submodule(norm.name)(torch.from_numpy(seen).movedim(-1, 1))
+    np.testing.assert_allclose(standardised.mean((0, 2, 3)), [0, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(standardised.var((0, 2, 3), correction=0), [1, 1, 1], atol=1e-4)
 
 
 VOLUME = {

@@ -23,7 +23,8 @@ CONVERTED = _words(
     "InputLayer Conv2D Conv3D SeparableConv2D DepthwiseConv2D Dense BatchNormalization MaxPooling2D MaxPooling3D "
     "AveragePooling2D AveragePooling3D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling2D "
     "GlobalMaxPooling3D Flatten Reshape ZeroPadding2D ZeroPadding3D Cropping2D Cropping3D UpSampling2D UpSampling3D "
-    "Identity Activation Softmax ReLU LeakyReLU ELU PReLU Rescaling "
+    "Identity Activation Softmax ReLU LeakyReLU ELU PReLU Rescaling Normalization GroupNormalization "
+    "LayerNormalization UnitNormalization "
     "Add Subtract Multiply Average Maximum Minimum Concatenate"
 )
 """Layers that become layers of PyTorch."""
@@ -38,14 +39,14 @@ INERT = _words(
 WRAPPED = _words(
     "Conv1D Conv1DTranspose Conv2DTranspose Conv3DTranspose SeparableConv1D DepthwiseConv1D MaxPooling1D "
     "AveragePooling1D GlobalAveragePooling1D GlobalMaxPooling1D ZeroPadding1D Cropping1D UpSampling1D "
-    "LayerNormalization GroupNormalization UnitNormalization Permute RepeatVector Resizing CenterCrop LSTM GRU "
+    "Permute RepeatVector Resizing CenterCrop LSTM GRU "
     "SimpleRNN Dot"
 )
 """Layers that Keras has to run itself, and that can do nothing but compute."""
 
 ACTIVATIONS = _words(
     "linear relu relu6 leaky_relu elu selu gelu silu swish mish tanh sigmoid hard_sigmoid softmax log_softmax "
-    "softplus softsign exponential"
+    "softplus softsign exponential hard_silu hard_swish hard_tanh log_sigmoid celu"
 )
 
 MODELS = frozenset({"Functional", "Model", "Sequential"})
@@ -142,7 +143,12 @@ def _model(entry: dict[str, Any], where: str) -> Model:
     layers = [_layer(each, where) for each in content["layers"]]
     for layer, each in zip(layers, content["layers"], strict=True):
         layer.calls = [_call(node) for node in each.get("inbound_nodes") or ()]
-    return Model(name, False, layers, _refs(content["input_layers"]), _refs(content["output_layers"]))
+    model = Model(name, False, layers, _refs(content["input_layers"]), _refs(content["output_layers"]))
+    taken = [ref for layer in layers for call in layer.calls for ref in call]
+    missing = {ref[0] for ref in (*taken, *model.inputs, *model.outputs)} - {layer.name for layer in layers}
+    if missing:
+        raise ValueError(f"it has no layer {min(missing)!r}")
+    return model
 
 
 def _sequential(name: str, content: dict[str, Any], where: str) -> Model:
@@ -243,7 +249,7 @@ def _activation(value: Any, where: str, name: str) -> str:
     if isinstance(value, dict) or value not in ACTIVATIONS:
         kind = value.get("class_name") if isinstance(value, dict) else value
         raise ModelError(_foreign(where, str(kind), name))
-    return {"swish": "silu"}.get(value, str(value))
+    return {"swish": "silu", "hard_swish": "hard_silu"}.get(value, str(value))
 
 
 def _call(node: Any) -> list[Ref]:

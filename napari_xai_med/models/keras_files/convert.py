@@ -26,6 +26,10 @@ _MERGED: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
 }
 
 
+_SMALLEST_SPREAD = 1e-7
+"""Keras' own lower limit of a standard deviation."""
+
+
 class NotConvertible(Exception):  # noqa: N818  # not an error: Keras runs the network then
     """A layer has no counterpart here."""
 
@@ -86,13 +90,25 @@ def _rank(shapes: Shapes) -> int:
     return ranks.pop()
 
 
+def _axis(axis: Any, rank: int, last: bool) -> int:
+    """An axis of Keras' tensors, or a list of one, among those of ours, where channels are first."""
+    axes = list(axis) if isinstance(axis, list | tuple) else [axis]
+    if len(axes) != 1:
+        raise NotConvertible("several axes at once")
+    found = int(axes[0]) % rank
+    if not last or found == 0:
+        return found
+    return 1 if found == rank - 1 else found + 1
+
+
 def _channel_axis(rank: int, last: bool) -> int:
     return rank - 1 if last else 1
 
 
 def _activation(name: str, rank: int, last: bool) -> nn.Module:
     if "softmax" in name and rank > 2 and not last:
-        raise NotConvertible("a softmax over an axis of space")
+        # Keras has it over the last axis, here one of space.
+        return nn.Softmax(-1) if name == "softmax" else nn.LogSoftmax(-1)
     return modules.ACTIVATIONS[name]()
 
 
@@ -221,10 +237,7 @@ def _function(layer: Any, spec: Layer, shapes: Shapes, last: bool) -> nn.Module:
 
 
 def _softmax(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
-    rank = _rank(shapes)
-    if not isinstance(layer.axis, int) or layer.axis % rank != _channel_axis(rank, last):
-        raise NotConvertible("a softmax over an axis of space")
-    return nn.Softmax(1)
+    return nn.Softmax(_axis(layer.axis, _rank(shapes), last))
 
 
 def _relu(layer: Any, _: Layer, __: Shapes, ___: bool) -> nn.Module:
@@ -267,11 +280,42 @@ def _merge(_: Any, spec: Layer, shapes: Shapes, __: bool) -> nn.Module:
 
 
 def _join(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
-    rank = _rank(shapes)
-    axis = layer.axis % rank
-    if last and axis > 0:
-        axis = 1 if axis == rank - 1 else axis + 1
-    return modules.Join(axis)
+    return modules.Join(_axis(layer.axis, _rank(shapes), last))
+
+
+def _weighted(norm: Any, layer: Any) -> nn.Module:
+    """A normalisation with a layer's scale and offset, where it has them."""
+    for name, weight in (("weight", layer.gamma), ("bias", layer.beta)):
+        if weight is not None:
+            setattr(norm, name, nn.Parameter(_values(weight)))
+    return norm
+
+
+def _group_norm(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    channels = shapes[0][_channel_axis(_rank(shapes), last)]
+    if _axis(layer.axis, _rank(shapes), last) != 1:
+        raise NotConvertible("a GroupNormalization along an axis of space")
+    return _weighted(nn.GroupNorm(layer.groups, int(channels or 0), eps=layer.epsilon), layer)
+
+
+def _layer_norm(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    channels = shapes[0][_channel_axis(_rank(shapes), last)]
+    if _axis(layer.axis, _rank(shapes), last) != 1 or getattr(layer, "rms_scaling", False):
+        raise NotConvertible("a LayerNormalization along an axis of space")
+    return _weighted(modules.ChannelNorm(int(channels or 0), eps=layer.epsilon), layer)
+
+
+def _unit(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    return modules.Unit(_axis(layer.axis, _rank(shapes), last))
+
+
+def _standardise(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    axis = _channel_axis(_rank(shapes), last)
+    mean, spread = _values(layer.mean), _values(layer.variance).sqrt().clamp(min=_SMALLEST_SPREAD)
+    if any(n != 1 for k, n in enumerate(mean.shape) if k != axis):
+        raise NotConvertible("a Normalization along an axis of space")
+    mean, spread = (numbers.movedim(axis, 1)[0] for numbers in (mean, spread))
+    return modules.Scale(spread, mean) if layer.invert else modules.Scale(1 / spread, -mean / spread)
 
 
 _MAKERS: dict[str, Maker] = {
@@ -294,6 +338,10 @@ _MAKERS: dict[str, Maker] = {
     "ELU": _elu,
     "PReLU": _prelu,
     "Rescaling": _rescale,
+    "Normalization": _standardise,
+    "GroupNormalization": _group_norm,
+    "LayerNormalization": _layer_norm,
+    "UnitNormalization": _unit,
     **dict.fromkeys(_MERGED, _merge),
     "Concatenate": _join,
 }
