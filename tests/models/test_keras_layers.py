@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, saved
+from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, refused, saved
 
-from napari_xai_med.models.keras_files.network import ConvertedKeras, load_keras
+from napari_xai_med.models.keras_files.network import ConvertedKeras, WrappedKeras, load_keras
+
+ops = keras.ops
 
 ONE = {
     "conv": lambda: layers.Conv2D(4, (3, 2), dilation_rate=(1, 2), use_bias=False, activation="tanh"),
@@ -98,6 +101,66 @@ def test_a_normalization_keeps_what_it_was_adapted_to(suffix: str, tmp_path: Pat
     standardised = network.get_submodule(norm.name)(torch.from_numpy(seen).movedim(-1, 1))
     np.testing.assert_allclose(standardised.mean((0, 2, 3)), [0, 0, 0], atol=1e-4)
     np.testing.assert_allclose(standardised.var((0, 2, 3), correction=0), [1, 1, 1], atol=1e-4)
+
+
+PER_CHANNEL = np.array([0.5, 1.0, 2.0, 3.0], np.float32)
+OPERATIONS = {
+    "sum": lambda x, y: x + y,
+    "numbers": lambda x, y: 1 - (x * 2.0 + 1) / 3 + y,
+    "power": lambda x, y: ops.abs(x) ** 1.5 + y**2,
+    "numbers of channels": lambda x, y: (x - PER_CHANNEL) / PER_CHANNEL * y,
+    "limits": lambda x, y: ops.maximum(ops.minimum(x, 0.4), -0.3) + ops.maximum(x, y),
+    "roots": lambda x, y: ops.sqrt(ops.abs(x)) + ops.square(y) - ops.log(ops.exp(-x) + 1),
+    "functions": lambda x, y: ops.relu(x) + ops.silu(y) + ops.sigmoid(x) + ops.tanh(y) + ops.hard_silu(x),
+    "more functions": lambda x, y: ops.relu6(x) + ops.softplus(y) + ops.softsign(x) + ops.hard_sigmoid(y),
+    "joined": lambda x, y: ops.concatenate([x, y], axis=-1),
+    "joined rows": lambda x, y: ops.concatenate([x, y, x], axis=1),
+    "softmax": lambda x, y: ops.softmax(x, axis=-1) * ops.softmax(y, axis=2),
+    "mean": lambda x, y: ops.mean(x, axis=[1, 2]) + ops.max(y, axis=(1, 2)),
+    "mean kept": lambda x, y: x - ops.mean(x, axis=[1, 2], keepdims=True) + ops.sum(y, axis=-1, keepdims=True),
+    "rows": lambda x, y: ops.min(x + y, axis=1),
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", OPERATIONS)
+def test_an_operation_computes_what_keras_computes(kind: str, suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    x, y = (layers.Conv2D(4, 2, padding="same", name=name)(inputs) for name in "xy")
+    result = OPERATIONS[kind](x, y)
+    check(randomised(keras.Model(inputs, layers.Dense(2)(result))), tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_operation_without_counterpart_here_leaves_the_network_to_keras(suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    model = randomised(keras.Model(inputs, ops.mean(layers.Conv2D(4, 2)(inputs), axis=-1)))
+    network = check(model, tmp_path / f"m{suffix}", WrappedKeras)
+    assert network.facts.limit == "a reduction over images or channels"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("last", "ending"), [(ops.softmax, "softmax"), (ops.sigmoid, "sigmoid")])
+def test_an_operation_may_be_an_ending(last: Any, ending: str, suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    model = randomised(keras.Model(inputs, last(ops.mean(layers.Conv2D(4, 2)(inputs), axis=[1, 2]))))
+    network = load_keras(saved(model, tmp_path / f"m{suffix}"))
+    x = images(model)
+    logits = asked(network, x)
+    assert network.ending == ending
+    np.testing.assert_allclose(
+        logits.softmax(1) if ending == "softmax" else logits.sigmoid(), in_keras(model, x), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("use", "name"), [(lambda x: x[..., :1], "GetItem"), (lambda x: ops.transpose(x, (0, 2, 1, 3)), "Transpose")]
+)
+def test_other_operations_are_refused_by_name(use: Any, name: str, suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    path = saved(keras.Model(inputs, layers.Conv2D(2, 1)(use(inputs))), tmp_path / f"m{suffix}")
+    refused(path, f"the operation {name!r}", "put a layer of Keras in its place")
 
 
 VOLUME = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from napari_xai_med.errors import ModelError
-from napari_xai_med.models.keras_files import files
+from napari_xai_med.models.keras_files import files, operations
 from napari_xai_med.models.keras_files.spec import Layer, Model, Ref
 
 FAILURES = (
@@ -146,6 +146,8 @@ def _build(keras: Any, spec: Model, path: Path) -> Built:
             built.inner[layer.name] = inner = _build(keras, layer.model, path)
             inner.model.trainable = layer.config["trainable"]
             layers[layer.name] = inner.model
+        elif layer.kind.startswith(operations.PREFIX):
+            layers[layer.name] = operations.in_keras(keras, layer)
         elif layer.kind != "InputLayer":
             layers[layer.name] = _made(keras, layer, path)
     tensors = dict(_called(keras, spec, layers, path))
@@ -233,7 +235,7 @@ def _fill_by_name(built: Built, spec: Model, content: files.Content, path: Path)
     with h5py.File(content.weights, "r") as file:
         group = file.get("model_weights", file)
         for layer in spec.layers:
-            weights = built.layers[layer.name].weights if layer.name in built.layers else []
+            weights = getattr(built.layers.get(layer.name), "weights", [])
             if not weights:
                 continue
             if layer.name not in group:

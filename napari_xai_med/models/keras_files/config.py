@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from napari_xai_med.errors import ModelError
+from napari_xai_med.models.keras_files.operations import KNOWN, is_operation, read_operation
 from napari_xai_med.models.keras_files.spec import Layer, Model, Ref
 from napari_xai_med.models.keras_files.upgrade import MERGES, RENAMED, upgraded
 
@@ -142,7 +143,8 @@ def _model(entry: dict[str, Any], where: str) -> Model:
         return _sequential(name, content, where)
     layers = [_layer(each, where) for each in content["layers"]]
     for layer, each in zip(layers, content["layers"], strict=True):
-        layer.calls = [_call(node) for node in each.get("inbound_nodes") or ()]
+        if not is_operation(each):
+            layer.calls = [_call(node) for node in each.get("inbound_nodes") or ()]
     model = Model(name, False, layers, _refs(content["input_layers"]), _refs(content["output_layers"]))
     taken = [ref for layer in layers for call in layer.calls for ref in call]
     missing = {ref[0] for ref in (*taken, *model.inputs, *model.outputs)} - {layer.name for layer in layers}
@@ -179,6 +181,13 @@ def _layer(entry: dict[str, Any], where: str) -> Layer:
         inner.name = name
         return Layer(name, kind, {"name": name, "trainable": _trainable(config)}, [], inner)
     name = str(entry.get("name") or (config.get("name", "") if isinstance(config, dict) else ""))
+    if is_operation(entry):
+        if kind not in KNOWN:
+            raise ModelError(
+                f"{where} was refused because {name!r} in it is the operation {kind!r}, which is not known here; put a "
+                "layer of Keras in its place, or rebuild the network in PyTorch, and save it again."
+            )
+        return read_operation(entry, name)
     if kind == "Merge":
         kind = MERGES.get(str(config.get("mode")), kind)
     module = str(entry.get("module") or "keras.layers")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_xai_med.models.keras_files import modules
+from napari_xai_med.models.keras_files import modules, operations
 from napari_xai_med.models.keras_files.config import CONVERTED
 from napari_xai_med.models.keras_files.spec import Layer, Model
 
@@ -72,6 +72,8 @@ def converted(layer: Any, spec: Layer, shapes: Shapes, last: bool) -> nn.Module:
     NotConvertible
         If there is none.
     """
+    if spec.kind.startswith(operations.PREFIX):
+        return _operation(spec, shapes, last)
     if spec.kind not in CONVERTED or spec.kind not in _MAKERS:
         raise NotConvertible(f"{spec.kind} has no counterpart")
     return _MAKERS[spec.kind](layer, spec, shapes, last)
@@ -316,6 +318,32 @@ def _standardise(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
         raise NotConvertible("a Normalization along an axis of space")
     mean, spread = (numbers.movedim(axis, 1)[0] for numbers in (mean, spread))
     return modules.Scale(spread, mean) if layer.invert else modules.Scale(1 / spread, -mean / spread)
+
+
+def _operation(spec: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    kind, rank = spec.kind.removeprefix(operations.PREFIX), _rank(shapes)
+    function = operations.KNOWN[kind][1]
+    if kind in operations.REDUCING:
+        return _reduction(function, spec, rank, last)
+    if kind == "Softmax":
+        return nn.Softmax(_axis(spec.config.get("axis", -1), rank, last))
+    if kind == "Concatenate":
+        return modules.Join(_axis(spec.config.get("axis", 0), rank, last))
+    arguments = list(spec.config["arguments"])
+    for k, value in enumerate(arguments):
+        if isinstance(value, list):
+            if not last and rank > 2:
+                raise NotConvertible("numbers along an axis of space")
+            arguments[k] = torch.tensor(value).reshape(-1, *(1,) * (rank - 2))
+    return operations.Operation(function, arguments)
+
+
+def _reduction(function: Callable[..., Tensor], spec: Layer, rank: int, last: bool) -> nn.Module:
+    given, kept = spec.config.get("axis"), bool(spec.config.get("keepdims", False))
+    axes = [_axis(axis, rank, last) for axis in (given if isinstance(given, list) else [given]) if axis is not None]
+    if not axes or 0 in axes or (1 in axes and not kept):
+        raise NotConvertible("a reduction over images or channels")
+    return operations.Operation(partial(function, dim=tuple(axes), keepdim=kept), [None])
 
 
 _MAKERS: dict[str, Maker] = {

@@ -82,12 +82,13 @@ def _take_off(model: Model, built: Built, output: int, axis: int | None) -> tupl
         layer = model.layer(ref[0])
     if layer.model is not None:
         return _take_off(layer.model, built.inner[layer.name], ref[2], axis) if alone else ("linear", False)
-    ending = "softmax" if layer.kind == "Softmax" else str(layer.config.get("activation", "linear"))
+    alone_is = {kind: ending for ending in ENDINGS for kind in (ending.capitalize(), f"ops.{ending.capitalize()}")}
+    ending = alone_is.get(layer.kind, str(layer.config.get("activation", "linear")))
     if ending == "softmax" and _axis_of(layer) % len(built.shapes[ref]) != axis:
         return "linear", False
     if ending not in ENDINGS or not alone:
         return ending, False
-    if layer.kind == "Softmax":
+    if layer.kind in alone_is:
         layer.kind, layer.config = "Activation", {"name": layer.name}
     layer.config["activation"] = "linear"
     return ending, True
@@ -95,6 +96,6 @@ def _take_off(model: Model, built: Built, output: int, axis: int | None) -> tupl
 
 def _axis_of(layer: Layer) -> int:
     """The axis of a softmax; one over several axes is as good as one over that of the images."""
-    given = layer.config.get("axis", -1) if layer.kind == "Softmax" else -1
+    given = layer.config.get("axis", -1) if layer.kind.endswith("Softmax") else -1
     axes = given if isinstance(given, list) else [given]
     return int(axes[0]) if len(axes) == 1 else 0
