@@ -144,12 +144,12 @@ def test_several_outputs_by_name_each_before_its_ending(tmp_path: Path) -> None:
 
 
 def test_what_has_no_counterpart_is_run_by_keras_itself(tmp_path: Path) -> None:
-    chain = [keras.Input((8, 8, 2)), layers.Conv2D(4, 3), layers.LayerNormalization(), layers.Conv2DTranspose(3, 2)]
+    chain = [keras.Input((8, 8, 2)), layers.Conv2D(4, 3), layers.Conv2DTranspose(3, 2)]
     tail = [layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")]
     model = randomised(keras.Sequential([*chain, *tail]))
     network = load_keras(saved(model, tmp_path / "m.keras"))
     assert isinstance(network, WrappedKeras)
-    assert network.facts.limit == "LayerNormalization has no counterpart"
+    assert network.facts.limit == "Conv2DTranspose has no counterpart"
     x = images(model, 1)
     np.testing.assert_allclose(asked(network, x).softmax(1), in_keras(model, x), atol=1e-5)
     inputs = torch.from_numpy(x).movedim(-1, 1).requires_grad_()
@@ -157,6 +157,59 @@ def test_what_has_no_counterpart_is_run_by_keras_itself(tmp_path: Path) -> None:
     assert inputs.grad is not None
     assert inputs.grad.abs().max() > 0
     assert Keras().gives_of(network) == {Gives.GRADIENTS}
+
+
+def ends(last: bool, tail: list[Any]) -> Any:
+    """Convolutions whose last gives three channels, and what is behind them."""
+    place = "channels_last" if last else "channels_first"
+    chain = [keras.Input((6, 5, 1) if last else (1, 6, 5)), layers.Conv2D(3, 3, data_format=place)]
+    return randomised(keras.Sequential([*chain, *tail]))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("last", "tail", "ending"),
+    [
+        pytest.param(True, lambda: [layers.Softmax()], "softmax", id="classes"),
+        pytest.param(True, lambda: [layers.Activation("softmax")], "softmax", id="function"),
+        pytest.param(True, lambda: [layers.Softmax(axis=1)], "linear", id="rows"),
+        pytest.param(True, lambda: [layers.Softmax(axis=[1, 2])], "linear", id="image"),
+        pytest.param(False, lambda: [layers.Softmax(axis=1)], "softmax", id="classes first"),
+        pytest.param(False, lambda: [layers.Softmax()], "linear", id="columns"),
+        pytest.param(False, lambda: [layers.Activation("softmax")], "linear", id="function over columns"),
+        pytest.param(True, lambda: [layers.Softmax(), layers.Flatten()], "linear", id="flattened"),
+        pytest.param(True, lambda: [layers.Activation("sigmoid"), layers.Flatten()], "sigmoid", id="each"),
+        pytest.param(
+            True,
+            lambda: [layers.GlobalMaxPooling2D(keepdims=True), layers.Softmax(), layers.Flatten()],
+            "softmax",
+            id="flattened row",
+        ),
+        pytest.param(
+            True,
+            lambda: [layers.GlobalMaxPooling2D(), layers.Activation("sigmoid"), layers.Softmax()],
+            "softmax",
+            id="behind a sigmoid",
+        ),
+    ],
+)
+def test_only_an_ending_over_classes_is_taken_off(
+    last: bool, tail: Callable[[], list[Any]], ending: str, suffix: str, tmp_path: Path
+) -> None:
+    model = ends(last, tail())
+    network = load_keras(saved(model, tmp_path / f"m{suffix}"))
+    x = images(model, 1)
+    expected = torch.from_numpy(in_keras(model, x))
+    expected = expected.movedim(-1, 1) if last and expected.ndim > 2 else expected
+    assert [each.ending for each in network.facts.outputs] == [ending]
+    assert network.ending == ending.replace("linear", "")
+    logits = network(torch.from_numpy(x).movedim(-1, 1) if last else torch.from_numpy(x))
+    answer = {"softmax": logits.softmax(1), "sigmoid": logits.sigmoid(), "linear": logits}[ending]
+    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=0)
+    if expected.ndim == 2 and ending == "softmax":
+        # Nor is anything below it taken off while the network runs.
+        prediction = predict(Image.from_array(x[0, ..., 0]), classifier_of(network, 2, 3))
+        np.testing.assert_allclose(prediction.probabilities, expected[0], atol=1e-5)
 
 
 PREPROCESSING = {"_target_": "Compose", "transforms": [{"_target_": "ScaleIntensityd", "keys": "image"}]}

@@ -107,13 +107,17 @@ def test_a_graph_with_a_circle_is_refused(tmp_path: Path) -> None:
     refused(path, "no layer makes")
 
 
-@pytest.mark.parametrize("key", ["input_layers", "output_layers"])
-def test_a_layer_that_is_not_there_is_refused(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["input_layers", "output_layers", "inbound_nodes"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_layer_that_is_not_there_is_named(key: str, suffix: str, tmp_path: Path) -> None:
     inputs = keras.Input((8, 8, 1))
-    path = saved(keras.Model(inputs, layers.Conv2D(1, 1)(inputs)), tmp_path / "m.keras")
+    path = saved(keras.Model(inputs, layers.Conv2D(1, 1, name="a")(inputs)), tmp_path / f"m{suffix}")
     with config_of(path) as config:
-        config["config"][key] = [["nothing", 0, 0]]
-    refused(path, "has no layer 'nothing'")
+        if key == "inbound_nodes":
+            config["config"]["layers"][1][key][0]["args"][0]["config"]["keras_history"][0] = "gone"
+        else:
+            config["config"][key] = [["gone", 0, 0]]
+    refused(path, "it has no layer 'gone'", "save it again")
 
 
 @pytest.mark.parametrize("suffix", Keras.suffixes)

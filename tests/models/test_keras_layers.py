@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, saved
+import torch
+from keras_networks import SUFFIXES, asked, check, images, in_keras, keras, layers, randomised, refused, saved
 
-from napari_xai_med.models.keras_files.network import ConvertedKeras, load_keras
+from napari_xai_med.models.keras_files.network import ConvertedKeras, WrappedKeras, load_keras
+
+ops = keras.ops
 
 ONE = {
     "conv": lambda: layers.Conv2D(4, (3, 2), dilation_rate=(1, 2), use_bias=False, activation="tanh"),
@@ -41,6 +45,20 @@ ONE = {
     "flips": lambda: layers.RandomFlip(),
     "rotation": lambda: layers.RandomRotation(0.1),
     "softmax": lambda: layers.Softmax(),
+    "softmax in space": lambda: layers.Softmax(axis=2),
+    "softmax of a list": lambda: layers.Softmax(axis=[1]),
+    "standardised": lambda: layers.Normalization(),
+    "standardised by given numbers": lambda: layers.Normalization(
+        mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0, 2.0, 4.0, 9.0]
+    ),
+    "standardised by one": lambda: layers.Normalization(axis=None, mean=120.0, variance=3600.0),
+    "standardised back": lambda: layers.Normalization(invert=True),
+    "group norm": lambda: layers.GroupNormalization(2),
+    "group norm of each": lambda: layers.GroupNormalization(-1, epsilon=0.01, center=False),
+    "layer norm": lambda: layers.LayerNormalization(),
+    "layer norm plain": lambda: layers.LayerNormalization(center=False, scale=False),
+    "unit norm": lambda: layers.UnitNormalization(),
+    "unit norm in space": lambda: layers.UnitNormalization(axis=1),
     "relu": lambda: layers.ReLU(max_value=1.0, negative_slope=0.1, threshold=0.2),
     "relu plain": lambda: layers.ReLU(),
     "leaky": lambda: layers.LeakyReLU(0.1),
@@ -51,7 +69,10 @@ ONE = {
     "rescaling channels": lambda: layers.Rescaling([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4]),
     **{
         f"activation {name}": partial(lambda name: layers.Activation(name), name)
-        for name in ("softsign", "exponential", "mish", "leaky_relu", "hard_sigmoid", "log_softmax", "swish", "sigmoid")
+        for name in (
+            *("softsign", "exponential", "mish", "leaky_relu", "hard_sigmoid", "log_softmax", "swish", "sigmoid"),
+            *("hard_silu", "hard_swish", "hard_tanh", "log_sigmoid", "celu"),
+        )
     },
 }
 
@@ -65,6 +86,81 @@ def test_a_layer_computes_what_keras_computes(kind: str, suffix: str, tmp_path: 
     x = ONE[kind]()(layers.Conv2D(4, 1)(inputs))
     outputs = layers.Reshape((-1,))(x) if len(x.shape) == 2 else layers.Conv2D(2, 1)(x)
     check(randomised(keras.Model(inputs, outputs)), tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_normalization_keeps_what_it_was_adapted_to(suffix: str, tmp_path: Path) -> None:
+    """Mean and variance of images are among the weights, not the settings."""
+    seen = np.random.default_rng(0).normal([50.0, -3.0, 900.0], [4.0, 1.0, 30.0], (5, 6, 7, 3)).astype(np.float32)
+    norm = layers.Normalization()
+    norm.adapt(seen)
+    model = keras.Sequential([keras.Input((6, 7, 3)), norm, layers.Conv2D(2, 3)])
+    network = load_keras(saved(model, tmp_path / f"m{suffix}"))
+    assert isinstance(network, ConvertedKeras)
+    np.testing.assert_allclose(asked(network, seen), in_keras(model, seen), atol=1e-5)
+    standardised = network.get_submodule(norm.name)(torch.from_numpy(seen).movedim(-1, 1))
+    np.testing.assert_allclose(standardised.mean((0, 2, 3)), [0, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(standardised.var((0, 2, 3), correction=0), [1, 1, 1], atol=1e-4)
+
+
+PER_CHANNEL = np.array([0.5, 1.0, 2.0, 3.0], np.float32)
+OPERATIONS = {
+    "sum": lambda x, y: x + y,
+    "numbers": lambda x, y: 1 - (x * 2.0 + 1) / 3 + y,
+    "power": lambda x, y: ops.abs(x) ** 1.5 + y**2,
+    "numbers of channels": lambda x, y: (x - PER_CHANNEL) / PER_CHANNEL * y,
+    "limits": lambda x, y: ops.maximum(ops.minimum(x, 0.4), -0.3) + ops.maximum(x, y),
+    "roots": lambda x, y: ops.sqrt(ops.abs(x)) + ops.square(y) - ops.log(ops.exp(-x) + 1),
+    "functions": lambda x, y: ops.relu(x) + ops.silu(y) + ops.sigmoid(x) + ops.tanh(y) + ops.hard_silu(x),
+    "more functions": lambda x, y: ops.relu6(x) + ops.softplus(y) + ops.softsign(x) + ops.hard_sigmoid(y),
+    "joined": lambda x, y: ops.concatenate([x, y], axis=-1),
+    "joined rows": lambda x, y: ops.concatenate([x, y, x], axis=1),
+    "softmax": lambda x, y: ops.softmax(x, axis=-1) * ops.softmax(y, axis=2),
+    "mean": lambda x, y: ops.mean(x, axis=[1, 2]) + ops.max(y, axis=(1, 2)),
+    "mean kept": lambda x, y: x - ops.mean(x, axis=[1, 2], keepdims=True) + ops.sum(y, axis=-1, keepdims=True),
+    "rows": lambda x, y: ops.min(x + y, axis=1),
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", OPERATIONS)
+def test_an_operation_computes_what_keras_computes(kind: str, suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    x, y = (layers.Conv2D(4, 2, padding="same", name=name)(inputs) for name in "xy")
+    result = OPERATIONS[kind](x, y)
+    check(randomised(keras.Model(inputs, layers.Dense(2)(result))), tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_operation_without_counterpart_here_leaves_the_network_to_keras(suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    model = randomised(keras.Model(inputs, ops.mean(layers.Conv2D(4, 2)(inputs), axis=-1)))
+    network = check(model, tmp_path / f"m{suffix}", WrappedKeras)
+    assert network.facts.limit == "a reduction over images or channels"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("last", "ending"), [(ops.softmax, "softmax"), (ops.sigmoid, "sigmoid")])
+def test_an_operation_may_be_an_ending(last: Any, ending: str, suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    model = randomised(keras.Model(inputs, last(ops.mean(layers.Conv2D(4, 2)(inputs), axis=[1, 2]))))
+    network = load_keras(saved(model, tmp_path / f"m{suffix}"))
+    x = images(model)
+    logits = asked(network, x)
+    assert network.ending == ending
+    np.testing.assert_allclose(
+        logits.softmax(1) if ending == "softmax" else logits.sigmoid(), in_keras(model, x), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("use", "name"), [(lambda x: x[..., :1], "GetItem"), (lambda x: ops.transpose(x, (0, 2, 1, 3)), "Transpose")]
+)
+def test_other_operations_are_refused_by_name(use: Any, name: str, suffix: str, tmp_path: Path) -> None:
+    inputs = keras.Input((7, 6, 3))
+    path = saved(keras.Model(inputs, layers.Conv2D(2, 1)(use(inputs))), tmp_path / f"m{suffix}")
+    refused(path, f"the operation {name!r}", "put a layer of Keras in its place")
 
 
 VOLUME = {

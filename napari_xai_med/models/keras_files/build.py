@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from napari_xai_med.errors import ModelError
-from napari_xai_med.models.keras_files import files
+from napari_xai_med.models.keras_files import files, operations
 from napari_xai_med.models.keras_files.spec import Layer, Model, Ref
 
 FAILURES = (
@@ -83,20 +83,32 @@ def import_keras(path: Path) -> Any:
     return keras
 
 
-def build(spec: Model, content: files.Content, path: Path) -> Built:
-    """The network with its weights, on the CPU.
+def measure(spec: Model, content: files.Content, path: Path) -> Built:
+    """The network without data: a description may ask for more memory than there is.
 
     Raises
     ------
     ModelError
-        If Keras can't build it, or the weights do not fit.
+        If Keras can't build it, or it needs more weights than the file holds.
     """
     keras = import_keras(path)
-    # Without data first: a description may ask for more memory than there is.
     with keras.device("meta"):
-        wanted = sum(prod(weight.shape) for weight in _build(keras, spec, path).model.weights)
+        built = _build(keras, spec, path)
+    wanted = sum(prod(weight.shape) for weight in built.model.weights)
     if wanted > _stored(content.weights):
         raise ModelError(f"The weights in {path} do not fit the network: it needs {wanted} numbers; save it again.")
+    return built
+
+
+def build(spec: Model, content: files.Content, path: Path) -> Built:
+    """The network with its weights, on the CPU; `measure` has been asked before.
+
+    Raises
+    ------
+    ModelError
+        If the weights do not fit.
+    """
+    keras = import_keras(path)
     with keras.device("cpu"):
         built = _build(keras, spec, path)
         try:
@@ -134,6 +146,8 @@ def _build(keras: Any, spec: Model, path: Path) -> Built:
             built.inner[layer.name] = inner = _build(keras, layer.model, path)
             inner.model.trainable = layer.config["trainable"]
             layers[layer.name] = inner.model
+        elif layer.kind.startswith(operations.PREFIX):
+            layers[layer.name] = operations.in_keras(keras, layer)
         elif layer.kind != "InputLayer":
             layers[layer.name] = _made(keras, layer, path)
     tensors = dict(_called(keras, spec, layers, path))
@@ -221,7 +235,7 @@ def _fill_by_name(built: Built, spec: Model, content: files.Content, path: Path)
     with h5py.File(content.weights, "r") as file:
         group = file.get("model_weights", file)
         for layer in spec.layers:
-            weights = built.layers[layer.name].weights if layer.name in built.layers else []
+            weights = getattr(built.layers.get(layer.name), "weights", [])
             if not weights:
                 continue
             if layer.name not in group:
@@ -236,6 +250,9 @@ def _fill_by_name(built: Built, spec: Model, content: files.Content, path: Path)
                 raise ValueError(f"layer {layer.name!r} needs {len(ordered)} arrays and has {len(names)}")
             for weight, name in zip(ordered, names, strict=True):
                 _fill(weight, own[name], layer, content)
+            if layer.kind == "Normalization":
+                # What it computes with is made of its weights.
+                owner.finalize_state()
 
 
 def _names(attributes: Any) -> list[Any]:
@@ -280,4 +297,5 @@ def _fill(weight: Any, array: Any, layer: Layer, content: files.Content) -> None
     if convolution and content.backend == "theano":
         # Theano turns kernels round, all others do not.
         values = np.flip(values, tuple(range(spatial))).copy()
-    weight.assign(np.ascontiguousarray(values))
+    # A single number would become a list of one.
+    weight.assign(np.ascontiguousarray(values).reshape(shape))

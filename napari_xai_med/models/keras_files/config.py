@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from napari_xai_med.errors import ModelError
+from napari_xai_med.models.keras_files.operations import KNOWN, is_operation, read_operation
 from napari_xai_med.models.keras_files.spec import Layer, Model, Ref
 from napari_xai_med.models.keras_files.upgrade import MERGES, RENAMED, upgraded
 
@@ -23,7 +24,8 @@ CONVERTED = _words(
     "InputLayer Conv2D Conv3D SeparableConv2D DepthwiseConv2D Dense BatchNormalization MaxPooling2D MaxPooling3D "
     "AveragePooling2D AveragePooling3D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling2D "
     "GlobalMaxPooling3D Flatten Reshape ZeroPadding2D ZeroPadding3D Cropping2D Cropping3D UpSampling2D UpSampling3D "
-    "Identity Activation Softmax ReLU LeakyReLU ELU PReLU Rescaling "
+    "Identity Activation Softmax ReLU LeakyReLU ELU PReLU Rescaling Normalization GroupNormalization "
+    "LayerNormalization UnitNormalization "
     "Add Subtract Multiply Average Maximum Minimum Concatenate"
 )
 """Layers that become layers of PyTorch."""
@@ -38,14 +40,14 @@ INERT = _words(
 WRAPPED = _words(
     "Conv1D Conv1DTranspose Conv2DTranspose Conv3DTranspose SeparableConv1D DepthwiseConv1D MaxPooling1D "
     "AveragePooling1D GlobalAveragePooling1D GlobalMaxPooling1D ZeroPadding1D Cropping1D UpSampling1D "
-    "LayerNormalization GroupNormalization UnitNormalization Permute RepeatVector Resizing CenterCrop LSTM GRU "
+    "Permute RepeatVector Resizing CenterCrop LSTM GRU "
     "SimpleRNN Dot"
 )
 """Layers that Keras has to run itself, and that can do nothing but compute."""
 
 ACTIVATIONS = _words(
     "linear relu relu6 leaky_relu elu selu gelu silu swish mish tanh sigmoid hard_sigmoid softmax log_softmax "
-    "softplus softsign exponential"
+    "softplus softsign exponential hard_silu hard_swish hard_tanh log_sigmoid celu"
 )
 
 MODELS = frozenset({"Functional", "Model", "Sequential"})
@@ -141,8 +143,14 @@ def _model(entry: dict[str, Any], where: str) -> Model:
         return _sequential(name, content, where)
     layers = [_layer(each, where) for each in content["layers"]]
     for layer, each in zip(layers, content["layers"], strict=True):
-        layer.calls = [_call(node) for node in each.get("inbound_nodes") or ()]
-    return Model(name, False, layers, _refs(content["input_layers"]), _refs(content["output_layers"]))
+        if not is_operation(each):
+            layer.calls = [_call(node) for node in each.get("inbound_nodes") or ()]
+    model = Model(name, False, layers, _refs(content["input_layers"]), _refs(content["output_layers"]))
+    taken = [ref for layer in layers for call in layer.calls for ref in call]
+    missing = {ref[0] for ref in (*taken, *model.inputs, *model.outputs)} - {layer.name for layer in layers}
+    if missing:
+        raise ValueError(f"it has no layer {min(missing)!r}")
+    return model
 
 
 def _sequential(name: str, content: dict[str, Any], where: str) -> Model:
@@ -173,6 +181,13 @@ def _layer(entry: dict[str, Any], where: str) -> Layer:
         inner.name = name
         return Layer(name, kind, {"name": name, "trainable": _trainable(config)}, [], inner)
     name = str(entry.get("name") or (config.get("name", "") if isinstance(config, dict) else ""))
+    if is_operation(entry):
+        if kind not in KNOWN:
+            raise ModelError(
+                f"{where} was refused because {name!r} in it is the operation {kind!r}, which is not known here; put a "
+                "layer of Keras in its place, or rebuild the network in PyTorch, and save it again."
+            )
+        return read_operation(entry, name)
     if kind == "Merge":
         kind = MERGES.get(str(config.get("mode")), kind)
     module = str(entry.get("module") or "keras.layers")
@@ -243,7 +258,7 @@ def _activation(value: Any, where: str, name: str) -> str:
     if isinstance(value, dict) or value not in ACTIVATIONS:
         kind = value.get("class_name") if isinstance(value, dict) else value
         raise ModelError(_foreign(where, str(kind), name))
-    return {"swish": "silu"}.get(value, str(value))
+    return {"swish": "silu", "hard_swish": "hard_silu"}.get(value, str(value))
 
 
 def _call(node: Any) -> list[Ref]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_xai_med.models.keras_files import modules
+from napari_xai_med.models.keras_files import modules, operations
 from napari_xai_med.models.keras_files.config import CONVERTED
 from napari_xai_med.models.keras_files.spec import Layer, Model
 
@@ -24,6 +24,10 @@ _MERGED: dict[str, Callable[[Sequence[Tensor]], Tensor]] = {
     "Maximum": lambda tensors: reduce(torch.maximum, tensors),
     "Minimum": lambda tensors: reduce(torch.minimum, tensors),
 }
+
+
+_SMALLEST_SPREAD = 1e-7
+"""Keras' own lower limit of a standard deviation."""
 
 
 class NotConvertible(Exception):  # noqa: N818  # not an error: Keras runs the network then
@@ -68,6 +72,8 @@ def converted(layer: Any, spec: Layer, shapes: Shapes, last: bool) -> nn.Module:
     NotConvertible
         If there is none.
     """
+    if spec.kind.startswith(operations.PREFIX):
+        return _operation(spec, shapes, last)
     if spec.kind not in CONVERTED or spec.kind not in _MAKERS:
         raise NotConvertible(f"{spec.kind} has no counterpart")
     return _MAKERS[spec.kind](layer, spec, shapes, last)
@@ -86,13 +92,25 @@ def _rank(shapes: Shapes) -> int:
     return ranks.pop()
 
 
+def _axis(axis: Any, rank: int, last: bool) -> int:
+    """An axis of Keras' tensors, or a list of one, among those of ours, where channels are first."""
+    axes = list(axis) if isinstance(axis, list | tuple) else [axis]
+    if len(axes) != 1:
+        raise NotConvertible("several axes at once")
+    found = int(axes[0]) % rank
+    if not last or found == 0:
+        return found
+    return 1 if found == rank - 1 else found + 1
+
+
 def _channel_axis(rank: int, last: bool) -> int:
     return rank - 1 if last else 1
 
 
 def _activation(name: str, rank: int, last: bool) -> nn.Module:
     if "softmax" in name and rank > 2 and not last:
-        raise NotConvertible("a softmax over an axis of space")
+        # Keras has it over the last axis, here one of space.
+        return nn.Softmax(-1) if name == "softmax" else nn.LogSoftmax(-1)
     return modules.ACTIVATIONS[name]()
 
 
@@ -221,10 +239,7 @@ def _function(layer: Any, spec: Layer, shapes: Shapes, last: bool) -> nn.Module:
 
 
 def _softmax(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
-    rank = _rank(shapes)
-    if not isinstance(layer.axis, int) or layer.axis % rank != _channel_axis(rank, last):
-        raise NotConvertible("a softmax over an axis of space")
-    return nn.Softmax(1)
+    return nn.Softmax(_axis(layer.axis, _rank(shapes), last))
 
 
 def _relu(layer: Any, _: Layer, __: Shapes, ___: bool) -> nn.Module:
@@ -267,11 +282,68 @@ def _merge(_: Any, spec: Layer, shapes: Shapes, __: bool) -> nn.Module:
 
 
 def _join(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
-    rank = _rank(shapes)
-    axis = layer.axis % rank
-    if last and axis > 0:
-        axis = 1 if axis == rank - 1 else axis + 1
-    return modules.Join(axis)
+    return modules.Join(_axis(layer.axis, _rank(shapes), last))
+
+
+def _weighted(norm: Any, layer: Any) -> nn.Module:
+    """A normalisation with a layer's scale and offset, where it has them."""
+    for name, weight in (("weight", layer.gamma), ("bias", layer.beta)):
+        if weight is not None:
+            setattr(norm, name, nn.Parameter(_values(weight)))
+    return norm
+
+
+def _group_norm(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    channels = shapes[0][_channel_axis(_rank(shapes), last)]
+    if _axis(layer.axis, _rank(shapes), last) != 1:
+        raise NotConvertible("a GroupNormalization along an axis of space")
+    return _weighted(nn.GroupNorm(layer.groups, int(channels or 0), eps=layer.epsilon), layer)
+
+
+def _layer_norm(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    channels = shapes[0][_channel_axis(_rank(shapes), last)]
+    if _axis(layer.axis, _rank(shapes), last) != 1 or getattr(layer, "rms_scaling", False):
+        raise NotConvertible("a LayerNormalization along an axis of space")
+    return _weighted(modules.ChannelNorm(int(channels or 0), eps=layer.epsilon), layer)
+
+
+def _unit(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    return modules.Unit(_axis(layer.axis, _rank(shapes), last))
+
+
+def _standardise(layer: Any, _: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    axis = _channel_axis(_rank(shapes), last)
+    mean, spread = _values(layer.mean), _values(layer.variance).sqrt().clamp(min=_SMALLEST_SPREAD)
+    if any(n != 1 for k, n in enumerate(mean.shape) if k != axis):
+        raise NotConvertible("a Normalization along an axis of space")
+    mean, spread = (numbers.movedim(axis, 1)[0] for numbers in (mean, spread))
+    return modules.Scale(spread, mean) if layer.invert else modules.Scale(1 / spread, -mean / spread)
+
+
+def _operation(spec: Layer, shapes: Shapes, last: bool) -> nn.Module:
+    kind, rank = spec.kind.removeprefix(operations.PREFIX), _rank(shapes)
+    function = operations.KNOWN[kind][1]
+    if kind in operations.REDUCING:
+        return _reduction(function, spec, rank, last)
+    if kind == "Softmax":
+        return nn.Softmax(_axis(spec.config.get("axis", -1), rank, last))
+    if kind == "Concatenate":
+        return modules.Join(_axis(spec.config.get("axis", 0), rank, last))
+    arguments = list(spec.config["arguments"])
+    for k, value in enumerate(arguments):
+        if isinstance(value, list):
+            if not last and rank > 2:
+                raise NotConvertible("numbers along an axis of space")
+            arguments[k] = torch.tensor(value).reshape(-1, *(1,) * (rank - 2))
+    return operations.Operation(function, arguments)
+
+
+def _reduction(function: Callable[..., Tensor], spec: Layer, rank: int, last: bool) -> nn.Module:
+    given, kept = spec.config.get("axis"), bool(spec.config.get("keepdims", False))
+    axes = [_axis(axis, rank, last) for axis in (given if isinstance(given, list) else [given]) if axis is not None]
+    if not axes or 0 in axes or (1 in axes and not kept):
+        raise NotConvertible("a reduction over images or channels")
+    return operations.Operation(partial(function, dim=tuple(axes), keepdim=kept), [None])
 
 
 _MAKERS: dict[str, Maker] = {
@@ -294,6 +366,10 @@ _MAKERS: dict[str, Maker] = {
     "ELU": _elu,
     "PReLU": _prelu,
     "Rescaling": _rescale,
+    "Normalization": _standardise,
+    "GroupNormalization": _group_norm,
+    "LayerNormalization": _layer_norm,
+    "UnitNormalization": _unit,
     **dict.fromkeys(_MERGED, _merge),
     "Concatenate": _join,
 }

@@ -254,6 +254,26 @@ class PReLU(nn.Module):
         return x.clamp(min=0) + self.slope * x.clamp(max=0)
 
 
+class ChannelNorm(nn.LayerNorm):
+    """A normalisation over the channels of every position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        return channels_first(super().forward(channels_last(x)))
+
+
+class Unit(nn.Module):
+    """Numbers divided by their length along an axis."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Divide."""
+        return functional.normalize(x, dim=self.axis)
+
+
 class HardSigmoid(nn.Module):
     """Keras 3's hard sigmoid, x / 6 + 1/2 between 0 and 1."""
 
@@ -284,6 +304,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "hard_sigmoid": HardSigmoid,
+    "hard_silu": nn.Hardswish,
+    "hard_tanh": nn.Hardtanh,
+    "log_sigmoid": nn.LogSigmoid,
+    "celu": nn.CELU,
     "softplus": nn.Softplus,
     "softsign": nn.Softsign,
     "exponential": Exponential,

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from napari_xai_med.errors import ModelError
 from napari_xai_med.models.formats.facts import ENDINGS, NetworkFacts, Output
 from napari_xai_med.models.keras_files import files
-from napari_xai_med.models.keras_files.build import FAILURES, Built, build, first_line, order_of_calls
+from napari_xai_med.models.keras_files.build import FAILURES, Built, build, first_line, measure, order_of_calls
 from napari_xai_med.models.keras_files.config import read_model
 from napari_xai_med.models.keras_files.convert import NotConvertible, channels_are_last, converted
 from napari_xai_med.models.keras_files.spec import Model, Ref, take_off_ending
@@ -98,12 +99,17 @@ class KerasNetwork(nn.Module):
     def describe(self, facts: NetworkFacts, taken_off: list[bool]) -> None:
         """Keep what is known of the network."""
         self.facts = facts
+        # An ending that other layers use as well is left on.
+        self._left_on = [out.ending in ENDINGS and not off for out, off in zip(facts.outputs, taken_off, strict=True)]
         pairs = zip(facts.outputs, taken_off, strict=True)
         self.endings = {output.name: output.ending if taken else "" for output, taken in pairs}
         self.ending = next(iter(self.endings.values())) if len(self.endings) == 1 else ""
 
     def named(self, outputs: tuple[Tensor, ...]) -> Any:
         """The only output, or a dict by name."""
+        # Under another identity, what an output ends in is not looked for once more.
+        pairs = zip(outputs, self._left_on, strict=True)
+        outputs = tuple(tensor if left else torch.ops.aten.alias(tensor) for tensor, left in pairs)
         if len(outputs) == 1:
             return outputs[0]
         return {output.name: tensor for output, tensor in zip(self.facts.outputs, outputs, strict=True)}
@@ -150,9 +156,10 @@ def load_keras(path: Path) -> KerasNetwork:
     with files.opened(path) as content, _old_versions_named(content.version):
         spec = read_model(content.config, str(path), content.version)
         shape = _input_shape(spec, path)
-        endings = [take_off_ending(spec, k) for k in range(len(spec.outputs))]
+        limit, last = "", not _all_first(spec)
+        measured = measure(spec, content, path)
+        endings = [take_off_ending(spec, measured, last, k) for k in range(len(spec.outputs))]
         built = build(spec, content, path)
-    limit, last = "", not _all_first(spec)
     network: KerasNetwork
     try:
         last = channels_are_last(spec)
