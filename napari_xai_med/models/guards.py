@@ -29,13 +29,13 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
         A sentence for each doubt.
     """
     inputs = classifier.facts.get("network_data_format", {}).get("inputs", {})
-    stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
+    stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), None) or {}
     own = classifier.facts.get("napari_xai_med", {})
     sentences = (
         *classifier.network_facts.notices,
         _about_units(classifier, image, stated.get("format")),
-        _about_spacing(classifier, image, own.get("spacing")),
-        _about_values(classifier, image, network_input, stated.get("value_range")),
+        _about_spacing(classifier, image, own.get("spacing") or None),
+        _about_values(classifier, image, network_input, stated.get("value_range") or None),
     )
     return tuple(sentence for sentence in sentences if sentence)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,7 +102,7 @@ def _input_of(network: nn.Module) -> tuple[int, int]:
 def _numbered(network: nn.Module, input_shape: tuple[int, ...], output: str | int | None) -> tuple[str, ...]:
     """Names for as many classes as the network has outputs, which only running it tells."""
     parameter = next(network.parameters(), torch.empty(0))
-    with untouched(network), torch.no_grad():
+    with untouched(network, prod(input_shape)), torch.no_grad():
         try:
             answer = network(parameter.new_zeros((1, *input_shape)))
             logits = (answer if output is None else answer[output]).flatten(1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, one_line
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 from napari_xai_med.models.formats.facts import NetworkFacts
 from napari_xai_med.models.graphs.program import Program, only_in_batches
@@ -113,11 +113,7 @@ def _session(model: Any, path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
-        raise ModelError(f"onnxruntime can't run {path}: {_first_line(error)}; export it again.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(f"onnxruntime can't run {path}: {one_line(error)}; export it again.") from error
 
 
 class OnnxNetwork(nn.Module):
@@ -157,7 +153,7 @@ class OnnxNetwork(nn.Module):
         try:
             results: list[Any] = self._session.run(None, {item.name: array.astype(_FLOATS[item.type])})
         except Exception as error:  # onnxruntime's errors have no common class
-            raise ValueError(_first_line(error)) from error
+            raise ValueError(one_line(error)) from error
         return results
 
 
@@ -174,7 +170,7 @@ def _converted(model: Any, runtime: OnnxNetwork) -> Program | str:
     except Unsupported as reason:
         return f"{reason} has no counterpart in PyTorch here"
     except failures as error:
-        return f"it can't be converted to PyTorch: {_first_line(error)}"
+        return f"it can't be converted to PyTorch: {one_line(error)}"
 
 
 def _agree(program: Program, runtime: OnnxNetwork) -> bool:

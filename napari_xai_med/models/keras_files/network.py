@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, one_line
 from napari_xai_med.models.formats.facts import ENDINGS, NetworkFacts, Output
 from napari_xai_med.models.keras_files import files
-from napari_xai_med.models.keras_files.build import FAILURES, Built, build, first_line, order_of_calls
+from napari_xai_med.models.keras_files.build import FAILURES, Built, build, order_of_calls
 from napari_xai_med.models.keras_files.config import read_model
 from napari_xai_med.models.keras_files.convert import NotConvertible, channels_are_last, converted
 from napari_xai_med.models.keras_files.spec import Model, Ref, take_off_ending
@@ -159,7 +159,7 @@ def load_keras(path: Path) -> KerasNetwork:
         limit = str(error)
         network = WrappedKeras(built.model, last)
     except FAILURES as error:
-        raise ModelError(f"The network in {path} can't be converted: {first_line(error)}.") from error
+        raise ModelError(f"The network in {path} can't be converted: {one_line(error)}.") from error
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     facts = NetworkFacts(
