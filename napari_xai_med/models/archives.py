@@ -12,8 +12,8 @@ LARGEST_ARCHIVE = 8_000_000_000
 
 MOST_FILES = 10_000
 
-_LARGEST_SMALL, _MOST_TIMES = 10_000_000, 100
-"""A file of more bytes may not unpack to more times its size; weights hardly get smaller at all."""
+_LARGEST_SMALL, _MOST_TIMES = 100_000_000, 100
+"""Above so many bytes a zip may not unpack to more times its size; weights hardly get smaller at all."""
 
 _SYMLINK = 0o120000
 
@@ -21,21 +21,22 @@ _SYMLINK = 0o120000
 def check_archive(archive: zipfile.ZipFile, source: Path) -> None:
     """Raise a `ModelError` if a zip is too large, an `UntrustedError` if it would be unpacked outside of its folder."""
     entries = archive.infolist()
-    if sum(entry.file_size for entry in entries) > LARGEST_ARCHIVE or len(entries) > MOST_FILES:
+    total = sum(entry.file_size for entry in entries)
+    if total > LARGEST_ARCHIVE or len(entries) > MOST_FILES:
         raise ModelError(
             f"{source} unpacks to more than {LARGEST_ARCHIVE / 1e9:.0f} GB or {MOST_FILES} files; unpack it yourself "
             "first."
+        )
+    if total > max(_LARGEST_SMALL, _MOST_TIMES * source.stat().st_size):
+        raise ModelError(
+            f"{source} was refused because it unpacks to more than {_MOST_TIMES} times its size, as no network does; "
+            "get it again."
         )
     for entry in entries:
         path = PurePosixPath(entry.filename.replace("\\", "/"))
         outside = path.is_absolute() or not path.parts or ".." in path.parts or ":" in path.parts[0]
         if outside or (entry.external_attr >> 16) & 0o170000 == _SYMLINK:
             raise UntrustedError(f"{source} was refused because {entry.filename!r} leads out of it.")
-        if entry.file_size > _LARGEST_SMALL and entry.file_size > _MOST_TIMES * entry.compress_size:
-            raise ModelError(
-                f"{source} was refused because {entry.filename!r} unpacks to more than {_MOST_TIMES} times its size, "
-                "as no network does; get it again."
-            )
 
 
 def check_swelling(archive: zipfile.ZipFile, source: Path) -> None:
