@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from napari_xai_med.errors import ModelError, told_as
+from napari_xai_med.errors import ModelError, XAIMedError, told_as
 
 LARGEST_CONFIG = 1_000_000
 """Bytes of a configuration; those of published bundles have some ten thousand."""
@@ -26,12 +26,18 @@ def find_config(folder: Path, name: str) -> Path:
     raise ModelError(f"{folder} is not a MONAI bundle folder: configs/{name}.json is missing.")
 
 
-def config_bytes(path: Path) -> bytes:
-    """A configuration as it is on the disk: what is hashed has to be what is read."""
-    with told_as(ModelError, f"{path} can't be read: {{}}"), path.open("rb") as file:
+def config_bytes(path: Path, kind: type[XAIMedError] = ModelError) -> bytes:
+    """A configuration as it is on the disk: what is hashed has to be what is read.
+
+    Raises
+    ------
+    XAIMedError
+        Of this kind, if it can't be read or is too large.
+    """
+    with told_as(kind, f"{path} can't be read: {{}}"), path.open("rb") as file:
         content = file.read(LARGEST_CONFIG + 1)
     if len(content) > LARGEST_CONFIG:
-        raise ModelError(f"{path} has more than {LARGEST_CONFIG // 1_000_000} MB, which no configuration needs.")
+        raise kind(f"{path} has more than {LARGEST_CONFIG // 1_000_000} MB, which no configuration needs.")
     return content
 
 

@@ -22,13 +22,13 @@ from napari_xai_med.models.graphs.exported import is_harmless, words
 
 _WORDS = words(
     """
-    Bool Float FloatImplicit Int IntImplicit ScalarImplicit Size __contains__ __derive_index __getitem__ __interpolate
-    __is__ __isnot__ __not__ __range_length __round_to_zero_floordiv __upsample __upsample_bilinear
+    Bool Float FloatImplicit Int IntImplicit ScalarImplicit Size __contains__ __derive_index __getitem__
+    __interpolate __is__ __isnot__ __not__ __range_length __round_to_zero_floordiv __upsample __upsample_bilinear
     __upsample_nearest _convolution _native_multi_head_attention _set_item _tensor_to_list append as_tensor clear
     copy count cpu device dict dim embedding endswith extend find floordiv format get insert instance_norm
     is_floating_point is_scripting item items join keys len list lower meshgrid multi_head_attention numel numpy_T
-    one_hot outer pop percentFormat rand rand_like randn randn_like real remove replace reverse size slice sorted startswith storage_offset str stride
-    strip sym_stride tensor tile update upper values warn zero_
+    one_hot outer pop percentFormat rand rand_like randn randn_like real remove replace reverse size slice sorted
+    startswith storage_offset str stride strip sym_stride tensor tile update upper values warn zero_
     """
 )
 """Operators of TorchScript that are harmless, beside those of programs of torch.export."""
