@@ -28,9 +28,9 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
     tuple of str
         A sentence for each doubt.
     """
-    inputs = classifier.facts.get("network_data_format", {}).get("inputs", {})
+    inputs = (classifier.facts.get("network_data_format") or {}).get("inputs") or {}
     stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), None) or {}
-    own = classifier.facts.get("napari_xai_med", {})
+    own = classifier.facts.get("napari_xai_med") or {}
     sentences = (
         *classifier.network_facts.notices,
         _about_units(classifier, image, stated.get("format")),

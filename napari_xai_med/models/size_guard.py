@@ -110,7 +110,8 @@ def _described(value: Any) -> Any:
 def _numbers_of(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Numbers in the largest tensor that an operator would give."""
     on_meta = _changed(kwargs, _as_meta)
-    if "device" in kwargs:
+    # Also where it is left out, which for TorchScript is the processor.
+    if any(argument.name == "device" for argument in function._schema.arguments):
         on_meta["device"] = torch.device("meta")
     try:
         result = function(*_changed(args, _as_meta), **on_meta)
