@@ -10,13 +10,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_xai_med.errors import InputError
+from napari_xai_med.errors import InputError, told_as
+from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.request import ExplainRequest
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+_MOST_THREADS = 1024
+_NEEDED: tuple[tuple[str, str, Any], ...] = (
+    ("image", "source", str),
+    ("image", "volume", int | None),
+    ("image", "sha256", str),
+    ("model", "source", str),
+    ("model", "sha256", str),
+    ("result", "sha256", str),
+    ("software", "threads", int),
+    ("request", "method", str),
+)
+"""What computing again needs, with its type."""
+
 _PACKAGES = ("napari-xai-med", "torch", "monai", "numpy", "scipy", "nibabel")
 
 
@@ -75,15 +89,30 @@ class Record:
         InputError
             If the file is missing or is not a record of this format.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not Path(path).is_file():
+            raise InputError(f"There is no record {path}; check the path.")
+        with told_as(InputError, f"{path} is not a record of an explanation: {{}}"):
+            values = json.loads(config_bytes(Path(path), InputError))
             if values["format"] != FORMAT:
-                raise InputError(f"{path} has record format {values['format']}; this version reads format {FORMAT}.")
+                raise InputError(
+                    f"{path} has record format {values['format']!r:.20}; this version reads format {FORMAT}."
+                )
+            _check(values)
             return cls(**values)
-        except OSError as error:
-            raise InputError(f"There is no record {path}; check the path.") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not a record of an explanation: {error}.") from error
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` if what is needed to compute a record again is missing or of another kind."""
+    for group, key, kinds in _NEEDED:
+        if not isinstance(values[group], Mapping):
+            raise ValueError(f"{group} has to be an object")
+        if not isinstance(values[group][key], kinds) or isinstance(values[group][key], bool):
+            raise ValueError(f"{key} of {group} is of the wrong kind")
+    if not all(isinstance(path, str) for path in values["image"].get("others", [])):
+        raise ValueError("others of image have to be paths")
+    if not 0 < values["software"]["threads"] <= _MOST_THREADS:
+        raise ValueError(f"threads of software have to be from 1 to {_MOST_THREADS}")
+    ExplainRequest.from_dict(values["request"])
 
 
 def software(device: torch.device) -> dict[str, Any]:

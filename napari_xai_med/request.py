@@ -10,6 +10,16 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.image import PLANES
 from napari_xai_med.options import values_of
 
+_KINDS: dict[str, Any] = {
+    "method": str,
+    "options": Mapping,
+    "target": str | int | None,
+    "plane": str,
+    "slice": int | None,
+    "preprocessing": list | tuple | None,
+}
+"""What a record may say, with its types."""
+
 
 @dataclass(frozen=True)
 class ExplainRequest:
@@ -55,7 +65,21 @@ class ExplainRequest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExplainRequest:
-        """The request that `to_dict` described."""
+        """The request that `to_dict` described.
+
+        Raises
+        ------
+        InputError
+            If something in it is unknown or of another kind.
+        """
+        for key, value in values.items():
+            if key not in _KINDS:
+                raise InputError(f"A request has no {key!r}; take it away.")
+            if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+                raise InputError(f"A request can't have {key} {value!r:.80}; correct it.")
+        steps = values.get("preprocessing") or ()
+        if not all(isinstance(step, Mapping) for step in steps):
+            raise InputError("A request's preprocessing has to be a list of steps; correct it.")
         return cls(**values)
 
     def with_defaults(self) -> ExplainRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xai_med.errors import InputError
+from napari_xai_med.errors import InputError, told_as
 from napari_xai_med.grid import Float, Grid
 from napari_xai_med.image import Image
+from napari_xai_med.io.claims import check_claim
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
@@ -65,13 +67,12 @@ def read_volumes(path: Path) -> Volumes:
         If the file is damaged or has no spatial volume.
     """
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
 
-    try:
+    with told_as(InputError, f"{path.name} can't be read as NIfTI or Analyze: {{}}"):
         file: Any = nibabel.load(path)
+        stored = Path(file.file_map["image"].filename or path)
+        check_claim(math.prod(file.shape) * file.get_data_dtype().itemsize, stored)
         values = np.asanyarray(file.dataobj)
-    except (OSError, EOFError, ValueError, KeyError, ImageFileError) as error:
-        raise InputError(f"{path.name} can't be read as NIfTI or Analyze: {error}.") from error
     data = _with_channels(values)
     if data.ndim != 5 or data.size == 0:
         raise InputError(f"{path.name} has shape {values.shape}, which is not a volume or a series of volumes.")

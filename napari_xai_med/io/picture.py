@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xai_med.errors import InputError
+from napari_xai_med.errors import InputError, told_as
 from napari_xai_med.image import Image
+from napari_xai_med.io.claims import check_claim
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -19,10 +20,8 @@ def read_picture(path: Path) -> Image:
 
     A TIFF says itself what its axes are; only its first series is read. An alpha channel is dropped.
     """
-    try:
+    with told_as(InputError, f"{path.name} can't be read as a picture: {{}}"):
         array, axes = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_flat(path)
-    except (OSError, ValueError, SyntaxError, IndexError) as error:
-        raise InputError(f"{path.name} can't be read as a picture: {error}.") from error
     channel = axes.index("C") if "C" in axes else None
     image = Image.from_array(_without_alpha(array, channel), channel_axis=channel)
     return Image(image.data, image.grid, path.stem, str(path))
@@ -40,6 +39,7 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], str]:
 
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
+        check_claim(series.nbytes, path)
         array, axes = series.asarray(), series.axes
     # S are samples of a pixel, C planes of a channel; Q and I are stacks without a stated meaning.
     axes = axes.replace("S", "C").replace("Q", "Z").replace("I", "Z")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from napari_xai_med.errors import ModelError
 from napari_xai_med.models.bundle import load_bundle, read_class_names
-from napari_xai_med.models.bundle_files import content_hash, opened
+from napari_xai_med.models.bundle_files import opened, read_files
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.devices import AUTO, pick
 from napari_xai_med.models.trusted import remember
@@ -48,7 +48,7 @@ def trust_bundle(source: str | Path) -> None:
     """
     folder = _folder(source)
     with opened(folder) as files:
-        remember(content_hash(files), folder.name)
+        remember(read_files(files).sha256, folder.name)
 
 
 def class_names_of(source: str | Path) -> tuple[str, ...]:

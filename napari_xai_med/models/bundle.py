@@ -7,21 +7,21 @@ with `network_def` and `preprocessing`, and the network's file `models/model.*` 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from pydoc import ErrorDuringImport
 from typing import TYPE_CHECKING, Any
 
-from napari_xai_med.errors import InputError, ModelError
-from napari_xai_med.models.bundle_files import content_hash, find_weights, opened, read_config
+from napari_xai_med.errors import InputError, ModelError, one_line, told_as
+from napari_xai_med.models.bundle_files import find_weights, opened, read_files
 from napari_xai_med.models.classifier import Classifier
-from napari_xai_med.models.head import Head
+from napari_xai_med.models.config_files import check_content, config_bytes, find_config, parsed_config
+from napari_xai_med.models.metadata import names_and_head, read_metadata
 from napari_xai_med.models.own_code import own_code
-from napari_xai_med.models.sliding_window import SlidingWindow
+from napari_xai_med.models.size_guard import SizeGuard
 from napari_xai_med.models.trust import without_code
 from napari_xai_med.models.trusted import trusted_bundles
-from napari_xai_med.preprocessing.base import KEY, READING, AnyStep, applied, read_steps
+from napari_xai_med.preprocessing.base import READING, AnyStep, applied, read_steps
 from napari_xai_med.samples import embedded_classifiers
 
 if TYPE_CHECKING:
@@ -46,70 +46,89 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
     UntrustedError
         If the configuration would run code and `trust` is False.
     """
-    with ExitStack() as stack:
-        folder = stack.enter_context(opened(source))
-        config, metadata = read_config(folder, "inference"), read_config(folder, "metadata")
+    with opened(source) as folder, told_as(ModelError, f"{source} can't be loaded: {{}}"):
+        files = read_files(folder)
+        known = read_metadata(files.metadata, source.name)
+        trusted = trust or files.sha256 in trusted_bundles()
         path, kind = find_weights(folder)
-        network_key = "network_def" if "network_def" in config else "network"
-        needed = ("preprocessing",) if kind.has_architecture else (network_key, "preprocessing")
-        for key in needed:
-            if key not in config:
-                raise ModelError(f"{source.name} has no {key} in configs/inference.json; add it.")
-        sha256 = content_hash(folder)
-        trusted = trust or sha256 in trusted_bundles()
-        if trusted:
-            stack.enter_context(own_code(folder))
-        else:
-            config = without_code(config, *needed)
+        network_key = "network_def" if "network_def" in files.inference else "network"
+        config = _checked(files.inference, source, () if kind.has_architecture else (network_key,), trusted=trusted)
         kind_of_file = kind()
-        network = kind_of_file.load(path, lambda: _build(source, config, network_key)).eval()
-        own, inputs = metadata.get("napari_xai_med", {}), _input_format(metadata, source)
+        with own_code(folder) if trusted else nullcontext():
+            network = kind_of_file.load(path, lambda: _build(folder, source, config, network_key, path)).eval()
+            preprocessing = _preprocessing(folder, source, config)
         return Classifier(
-            name=str(metadata.get("name") or source.name),
+            name=known.name,
             network=network,
-            preprocessing=_preprocessing(source, config),
+            preprocessing=preprocessing,
             steps=_steps(config),
-            class_names=_class_names(metadata, source),
-            head=_head(metadata, source),
-            spatial_dims=int(own.get("spatial_dims") or len(inputs.get("spatial_shape") or (0, 0, 0))),
-            channels=int(own.get("image_channels", inputs.get("num_channels", 1))),
-            sha256=sha256,
+            class_names=known.class_names,
+            head=known.head,
+            spatial_dims=known.spatial_dims,
+            channels=known.channels,
+            sha256=files.sha256,
             source=_source(source),
-            output=own.get("output"),
-            facts=metadata,
+            output=known.output,
+            facts=files.metadata,
             gives=kind_of_file.gives_of(network),
             trusted=trusted,
-            windows=_windows(own, source),
+            windows=known.windows,
         )
 
 
 def read_class_names(source: Path) -> tuple[str, ...]:
     """The class names in a bundle, without loading anything else of it."""
-    with opened(source) as folder:
-        return _class_names(read_config(folder, "metadata"), source)
+    with opened(source, only="configs") as folder:
+        path = find_config(folder, "metadata")
+        return names_and_head(parsed_config(config_bytes(path), path), source.name)[0]
 
 
-def _build(folder: Path, config: dict[str, Any], key: str) -> Any:
+def _checked(config: dict[str, Any], source: Path, network_key: tuple[str, ...], *, trusted: bool) -> dict[str, Any]:
+    """The configuration, and if it is not trusted only what will be built of it."""
+    needed = (*network_key, "preprocessing")
+    for key in needed:
+        if key not in config:
+            raise ModelError(f"{source.name} has no {key} in configs/inference.json; add it.")
+    return config if trusted else without_code(config, *needed)
+
+
+def _build(folder: Path, source: Path, config: dict[str, Any], key: str, weights: Path | None = None) -> Any:
+    """Build a part of the configuration; a network not larger than its weights."""
     from monai.bundle import ConfigParser
 
     parser = ConfigParser(config)
-    parser["bundle_root"] = str(folder)
+    # Resolved: MONAI takes a text that begins with $ for an expression.
+    parser["bundle_root"] = str(folder.resolve())
     try:
-        return parser.get_parsed_content(key)
-    except (RuntimeError, TypeError, ValueError, KeyError, ImportError, ErrorDuringImport) as error:
-        cause = str(error.__cause__ or error).rstrip(".")
-        raise ModelError(f"{key} of {folder.name} can't be built: {cause}.") from error
+        with SizeGuard.for_weights(weights.stat().st_size) if weights else nullcontext():
+            return parser.get_parsed_content(key)
+    except ModelError:
+        raise
+    except Exception as error:
+        # MONAI tells the reason in another error than the one it raises.
+        cause = next((e for e in _causes(error) if isinstance(e, ModelError)), None)
+        if cause is not None:
+            raise cause from None
+        raise ModelError(f"{key} of {source.name} can't be built: {one_line(error.__cause__ or error)}.") from error
 
 
-def _preprocessing(folder: Path, config: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _preprocessing(folder: Path, source: Path, config: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     """The bundle's transforms behind the reading of the file, which has been done."""
-    from monai.transforms import Compose
+    from monai.transforms import Compose, Transform
 
-    transform = _build(folder, config, "preprocessing")
-    steps = transform.transforms if isinstance(transform, Compose) else [transform]
+    transform = _build(folder, source, config, "preprocessing")
+    if not isinstance(transform, Transform):
+        raise ModelError(f"The preprocessing of {source.name} is no transform of MONAI; correct it.")
+    steps = transform.flatten().transforms if isinstance(transform, Compose) else [transform]
     # The image is read already and has its channels first.
     reading = tuple(str(entry["_target_"]).removesuffix("d") for entry in READING)
-    return applied(Compose([step for step in steps if not type(step).__name__.startswith(reading)]), folder.name)
+    return applied(Compose([step for step in steps if not type(step).__name__.startswith(reading)]), source.name)
 
 
 def _steps(config: dict[str, Any]) -> tuple[AnyStep, ...] | None:
@@ -117,7 +136,9 @@ def _steps(config: dict[str, Any]) -> tuple[AnyStep, ...] | None:
     from monai.bundle import ConfigParser
 
     try:
-        content = _plain(ConfigParser(config).get_parsed_content("preprocessing", instantiate=False))
+        content = ConfigParser(config).get_parsed_content("preprocessing", instantiate=False)
+        content = _plain(content, {})
+        check_content(content, "preprocessing")
         json.dumps(content)
         entries = content.get("transforms", [content]) if str(content["_target_"]).endswith("Compose") else [content]
         return read_steps(entries)
@@ -125,58 +146,18 @@ def _steps(config: dict[str, Any]) -> tuple[AnyStep, ...] | None:
         return None
 
 
-def _plain(content: Any) -> Any:
-    """A resolved configuration as dicts and lists."""
+def _plain(content: Any, made: dict[int, Any]) -> Any:
+    """A resolved configuration as dicts and lists; what is in it twice is made once, however often it is meant."""
     from monai.bundle import ConfigItem
 
     content = content.get_config() if isinstance(content, ConfigItem) else content
+    if id(content) in made:
+        return made[id(content)]
     if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    return [_plain(value) for value in content] if isinstance(content, list) else content
-
-
-def _input_format(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
-    inputs = metadata.get("network_data_format", {}).get("inputs", {})
-    if not inputs:
-        raise ModelError(
-            f"{folder.name} does not say what its network takes; add network_data_format to metadata.json."
-        )
-    chosen = inputs.get(KEY) or next(iter(inputs.values()))
-    return dict(chosen)
-
-
-def _output_names(metadata: dict[str, Any], folder: Path) -> tuple[str, ...]:
-    outputs = metadata.get("network_data_format", {}).get("outputs", {})
-    output: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
-    names = output.get("channel_def", {})
-    if not names:
-        raise ModelError(f"{folder.name} has no class names; add outputs.pred.channel_def to metadata.json.")
-    return tuple(str(names[key]) for key in sorted(names, key=int))
-
-
-def _class_names(metadata: dict[str, Any], folder: Path) -> tuple[str, ...]:
-    names = _output_names(metadata, folder)
-    alone = len(names) == 1 and _head(metadata, folder) is Head.ONE_LOGIT
-    return (f"not {names[0]}", names[0]) if alone else names
-
-
-def _head(metadata: dict[str, Any], folder: Path) -> Head:
-    """The stated head; without a statement one output is one logit, and more exclude each other."""
-    stated = metadata.get("napari_xai_med", {}).get("head")
-    if stated is None:
-        return Head.ONE_LOGIT if len(_output_names(metadata, folder)) == 1 else Head.SOFTMAX
-    try:
-        return Head(stated)
-    except ValueError as error:
-        raise ModelError(f"There is no head {stated!r}; choose one of {', '.join(Head)}.") from error
-
-
-def _windows(own: dict[str, Any], folder: Path) -> SlidingWindow | None:
-    stated = own.get("sliding_window")
-    try:
-        return None if stated is None else SlidingWindow.from_dict(stated)
-    except ModelError as error:
-        raise ModelError(f"{folder.name} can't be used as its metadata.json says: {error}") from error
+        made[id(content)] = {key: _plain(value, made) for key, value in content.items()}
+    elif isinstance(content, list):
+        made[id(content)] = [_plain(value, made) for value in content]
+    return made.get(id(content), content)
 
 
 def _source(folder: Path) -> str:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from napari_xai_med.errors import ModelError, UntrustedError
+from napari_xai_med.errors import ModelError, UntrustedError, told_as
+from napari_xai_med.models.archives import LARGEST_ARCHIVE, MOST_FILES, check_archive
+from napari_xai_med.models.config_files import config_bytes, find_config, parsed_config
 from napari_xai_med.models.formats.base import NetworkFormat, formats
-from napari_xai_med.models.own_code import CODE_SUFFIXES
-
-LARGEST_ARCHIVE = 8_000_000_000
-"""Bytes that a zip may unpack to; far more than any classifier, far less than a disk."""
-
-_SYMLINK = 0o120000
 
 
 @contextmanager
-def opened(source: Path) -> Iterator[Path]:
+def opened(source: Path, *, only: str = "") -> Iterator[Path]:
     """The bundle's folder; that of a zip is a temporary one.
+
+    Parameters
+    ----------
+    source : Path
+        Folder or zip archive.
+    only : str
+        The folder in the archive whose files are needed; all by default.
 
     Raises
     ------
@@ -36,62 +39,20 @@ def opened(source: Path) -> Iterator[Path]:
         yield source
         return
     with TemporaryDirectory(prefix="napari-xai-med-") as temporary:
-        try:
-            with zipfile.ZipFile(source) as archive:
-                check_archive(archive, source)
-                archive.extractall(temporary)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-            raise ModelError(f"{source} can't be unpacked: {error}.") from error
-        yield _top(Path(temporary))
-
-
-def check_archive(archive: zipfile.ZipFile, source: Path) -> None:
-    """Raise a `ModelError` if a zip is too large, an `UntrustedError` if it would be unpacked outside of its folder."""
-    if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ARCHIVE:
-        raise ModelError(f"{source} unpacks to more than {LARGEST_ARCHIVE / 1e9:.0f} GB; unpack it yourself first.")
-    for entry in archive.infolist():
-        path = PurePosixPath(entry.filename.replace("\\", "/"))
-        outside = path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
-        if outside or (entry.external_attr >> 16) & 0o170000 == _SYMLINK:
-            raise UntrustedError(f"{source} was refused because {entry.filename!r} leads out of it.")
+        with told_as(ModelError, f"{source} can't be unpacked: {{}}"), zipfile.ZipFile(source) as archive:
+            check_archive(archive, source)
+            names = [name for name in archive.namelist() if not only or only in PurePosixPath(name).parts]
+            # Under the archive's own name, so that sentences about files in it tell where they are.
+            folder = Path(temporary) / source.name
+            folder.mkdir()
+            archive.extractall(folder, names)
+        yield _top(folder)
 
 
 def _top(folder: Path) -> Path:
     """Archives often hold one folder that holds everything."""
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and inside[0].name != "configs" else folder
-
-
-def find_config(folder: Path, name: str) -> Path:
-    """The file of a configuration, JSON or YAML."""
-    for suffix in (".json", ".yaml", ".yml"):
-        path = folder / "configs" / f"{name}{suffix}"
-        if path.is_file():
-            return path
-    raise ModelError(f"{folder} is not a MONAI bundle folder: configs/{name}.json is missing.")
-
-
-def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """The content of a configuration."""
-    path = find_config(folder, name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else _yaml(text)
-    except (OSError, ValueError) as error:
-        kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise ModelError(f"{path} is not valid {kind}: {error}.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold an object; see the MONAI bundle specification.")
-    return content
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
 
 
 def find_weights(folder: Path) -> tuple[Path, type[NetworkFormat]]:
@@ -122,17 +83,67 @@ def format_of(path: Path) -> type[NetworkFormat]:
     raise ModelError(f"{path.name} is of no format that can be loaded ({known}); save the network in one of them.")
 
 
-def content_hash(folder: Path) -> str:
-    """Hash of everything that decides what the classifier answers, code of a trusted bundle included."""
-    weights = find_weights(folder)[0]
-    deciding = {find_config(folder, "inference"), find_config(folder, "metadata"), weights}
-    if weights.suffix == ".onnx":
-        # Its weights may lie in other files of its folder.
-        deciding |= {path for path in weights.parent.rglob("*") if path.is_file()}
+@dataclass(frozen=True)
+class Files:
+    """What a bundle's files hold that decides what it is, read once.
+
+    Parameters
+    ----------
+    inference, metadata : mapping
+        The configurations.
+    sha256 : str
+        Of all files of the bundle: of these configurations as they were read, of code wherever it lies, of weights.
+    """
+
+    inference: dict[str, Any]
+    metadata: dict[str, Any]
+    sha256: str
+
+
+def read_files(folder: Path) -> Files:
+    """Read the configurations of a bundle, and hash them together with all other files.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, damaged or not a plain file.
+    UntrustedError
+        If a link leads to another folder.
+    """
+    contents = {
+        path: config_bytes(path) for path in (find_config(folder, "inference"), find_config(folder, "metadata"))
+    }
+    inference, metadata = (parsed_config(content, path) for path, content in contents.items())
     digest = hashlib.sha256()
-    code = {path for path in folder.rglob("*") if path.suffix in CODE_SUFFIXES and path.is_file()}
-    for path in sorted(deciding | code):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    for path in _all_files(folder):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        if path in contents:
+            digest.update(hashlib.sha256(contents[path]).digest())
+        else:
+            with told_as(ModelError, f"{path} can't be read: {{}}"), path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return Files(inference, metadata, digest.hexdigest())
+
+
+def _all_files(folder: Path) -> list[Path]:
+    """Every file, since code can lie in any; the target of a link to a file counts."""
+    found: list[Path] = []
+    total = 0
+    for path in folder.rglob("*"):
+        if path.is_symlink() and path.is_dir():
+            raise UntrustedError(
+                f"{folder.name} was refused because {path.relative_to(folder)} is a link to another folder; copy what "
+                "it leads to into the bundle."
+            )
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            raise ModelError(f"{folder.name} can't be used: {path.relative_to(folder)} is no plain file; take it away.")
+        found.append(path)
+        total += path.stat().st_size
+        if len(found) > MOST_FILES or total > LARGEST_ARCHIVE:
+            raise ModelError(
+                f"{folder.name} holds more than {MOST_FILES} files or {LARGEST_ARCHIVE / 1e9:.0f} GB; leave only what "
+                "belongs to the network in it."
+            )
+    return sorted(found)

@@ -28,14 +28,14 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
     tuple of str
         A sentence for each doubt.
     """
-    inputs = classifier.facts.get("network_data_format", {}).get("inputs", {})
-    stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
-    own = classifier.facts.get("napari_xai_med", {})
+    inputs = (classifier.facts.get("network_data_format") or {}).get("inputs") or {}
+    stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), None) or {}
+    own = classifier.facts.get("napari_xai_med") or {}
     sentences = (
         *classifier.network_facts.notices,
         _about_units(classifier, image, stated.get("format")),
-        _about_spacing(classifier, image, own.get("spacing")),
-        _about_values(classifier, image, network_input, stated.get("value_range")),
+        _about_spacing(classifier, image, own.get("spacing") or None),
+        _about_values(classifier, image, network_input, stated.get("value_range") or None),
     )
     return tuple(sentence for sentence in sentences if sentence)
 

@@ -8,6 +8,7 @@ is a linear function of the cell's index. Global branches (squeeze and excitatio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, one_line
 from napari_xai_med.models.geometry import Follower, Geometry, steps_of
 from napari_xai_med.models.geometry_ops import RULES, same_shape
 from napari_xai_med.models.graphs.program import Part
@@ -112,7 +113,7 @@ def trace_layers(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Laye
     # Imported here: run.py needs this package's classifier, which needs this file for its types.
     from napari_xai_med.models.run import untouched
 
-    with untouched(network), torch.no_grad():
+    with untouched(network, math.prod(input_shape)), torch.no_grad():
         try:
             return _trace(network, input_shape, with_data=False)
         except _FAILURES:
@@ -121,8 +122,9 @@ def trace_layers(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Laye
         try:
             return _trace(network, input_shape, with_data=True)
         except _FAILURES as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise ModelError(f"The network does not take an input of shape {input_shape}: {reason}.") from error
+            raise ModelError(
+                f"The network does not take an input of shape {input_shape}: {one_line(error)}."
+            ) from error
 
 
 def _trace(network: nn.Module, input_shape: tuple[int, ...], *, with_data: bool) -> tuple[Layer, ...]:

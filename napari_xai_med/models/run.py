@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.func import functional_call
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, XAIMedError, one_line
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
@@ -18,6 +18,7 @@ from napari_xai_med.models.devices import is_lacking, is_out_of_memory
 from napari_xai_med.models.endings import Ended, Endings
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer, Head
+from napari_xai_med.models.size_guard import SizeGuard
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,14 +27,15 @@ Hook = Callable[["Tensor"], "Tensor"]
 
 
 @contextmanager
-def untouched(network: nn.Module) -> Iterator[None]:
+def untouched(network: nn.Module, numbers: int) -> Iterator[None]:
     """Put a network in eval mode, and afterwards every module's own mode and the random state back.
 
-    Random numbers drawn inside always start from the same state, so that a network which samples in
-    eval mode answers the same way twice.
+    What it computes may not be much larger than its input, which has so many numbers; see `SizeGuard`.
+    Random numbers drawn inside always start from the same state, so that a network which samples in eval
+    mode answers the same way twice.
     """
     modes = [(module, module.training) for module in network.modules()]
-    with torch.random.fork_rng(enabled=True):
+    with torch.random.fork_rng(enabled=True), SizeGuard.for_image(numbers):
         torch.manual_seed(0)
         try:
             network.eval()
@@ -85,15 +87,22 @@ def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hoo
     # A copy: some networks change their input in place.
     inputs = inputs.to(classifier.device, copy=True)
     endings = Endings()
-    with untouched(network), _reporting(network, job), _replacing(network, hooks or {}, endings), endings:
+    with (
+        untouched(network, inputs.numel()),
+        _reporting(network, job),
+        _replacing(network, hooks or {}, endings),
+        endings,
+    ):
         try:
             output = _with_constants(network, inputs)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except XAIMedError:
+            raise
+        except Exception as error:
             if is_out_of_memory(error) or is_lacking(error, classifier.device):
                 raise
-            reason = str(error).splitlines()[0].rstrip(".")
+            # A network that a file describes fails in any way that its operators can.
             raise ModelError(
-                f"{classifier.name} can't take an input of shape {tuple(inputs.shape)}: {reason}."
+                f"{classifier.name} can't take an input of shape {tuple(inputs.shape)}: {one_line(error)}."
             ) from error
         output = classifier.chosen_output(output)
         if len(inputs) == 1 and output.ndim < 2:
@@ -216,7 +225,7 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
     if _is_scripted(network):
         return f"{classifier.name} gives values that are not finite for this image; check its weights."
     leaves = {name: watch(name) for name, module in network.named_modules() if name and not any(module.children())}
-    with torch.no_grad(), untouched(network), _replacing(network, leaves):
+    with torch.no_grad(), untouched(network, inputs.numel()), _replacing(network, leaves):
         network(inputs.to(classifier.device, copy=True))
     where = f", first in layer {first[0]}" if first else ""
     return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."

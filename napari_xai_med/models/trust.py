@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from inspect import signature
 from pydoc import locate
-from typing import Any
+from typing import Any, NoReturn
 
 from napari_xai_med.errors import UntrustedError
 
@@ -18,11 +20,18 @@ TRUSTED_PACKAGES = ("monai.networks.", "monai.transforms.", "torch.nn.", "napari
 OWN_FUNCTIONS = ("napari_xai_med.models.architectures.build",)
 """Not a class, but ours: it builds networks by name, and only those of the registry."""
 
+READERS = ("ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader")
+"""What a step that reads files may name as its reader; MONAI would look any other name up and call it."""
+
+_PLAIN_KEYS = ("_target_", "_desc_", "_disabled_", "_requires_")
+"""Keys with a meaning for MONAI's parser that can't run anything; `_mode_` and `_debug_` start a debugger."""
+
 _HOW = "if you trust its author, say so: trust=True in Python, --trust on the command line, 'Trust' in the widget"
-_POWERFUL_TRANSFORMS = re.compile(r"^(Rand)?(Save|Write|Lambda|TorchVision|TorchIO)")
+_LONGEST = 300
+_POWERFUL = re.compile(r"^(Rand)?(Save|Write|Lambda|TorchVision|TorchIO|CuCIM)|^Transchex$")
 
 
-def without_code(config: dict[str, Any], *roots: str) -> dict[str, Any]:
+def without_code(config: dict[str, Any], *roots: str, reading: bool = True) -> dict[str, Any]:
     """The parts of a configuration that will be built, if they can't run code.
 
     Parameters
@@ -31,24 +40,28 @@ def without_code(config: dict[str, Any], *roots: str) -> dict[str, Any]:
         The bundle's configuration.
     *roots : str
         Its keys that will be built; what they refer to is kept and checked with them.
+    reading : bool
+        Whether steps that read files may be there. Bundles begin with one, which is left out when they are used.
 
     Returns
     -------
     dict
-        Those keys only: nothing that was not checked reaches MONAI's parser.
+        Those keys only: nothing that was not checked reaches MONAI's parser. Classes have the full names of
+        those that were checked: to MONAI a short name may be that of another one.
 
     Raises
     ------
     UntrustedError
         At the first expression, macro or foreign class.
     """
-    kept = _reachable(config, roots)
+    kept = deepcopy(_reachable(config, roots))
     for entry in _entries(kept):
         if isinstance(entry, dict):
-            if "_mode_" in entry:
-                _refuse(f"it sets _mode_ to {entry['_mode_']!r}")
+            for key in entry:
+                if key.startswith("_") and key.endswith("_") and key not in _PLAIN_KEYS:
+                    _refuse(f"it sets {key} to {entry[key]!r}")
             if "_target_" in entry:
-                _check_target(entry["_target_"])
+                _check_target(entry, reading=reading)
         elif entry.startswith(("$", "%")):
             _refuse(f"it holds the expression {entry!r}")
     return kept
@@ -81,14 +94,41 @@ def _entries(content: Any) -> Iterator[dict[str, Any] | str]:
             waiting.extend(entry)
 
 
-def _check_target(target: Any) -> None:
+def _check_target(entry: dict[str, Any], *, reading: bool) -> None:
+    """Refuse what an entry builds, or put the class's full name in."""
+    target = entry["_target_"]
     if target in OWN_FUNCTIONS:
         return
     found = locate_class(target) if isinstance(target, str) else None
     if found is None:
         _refuse(f"it builds {target!r}, which is not a network or transform of MONAI or PyTorch")
-    elif _POWERFUL_TRANSFORMS.search(found.__name__):
+    if _POWERFUL.search(found.__name__):
         _refuse(f"it uses {found.__name__}, which can write files or run code")
+    if found.__name__.startswith("LoadImage"):
+        _check_reader(found.__name__, entry.get("reader"), reading=reading)
+    _check_download(found, entry)
+    entry["_target_"] = f"{found.__module__}.{found.__qualname__}"
+
+
+def _check_reader(name: str, readers: Any, *, reading: bool) -> None:
+    if not reading:
+        _refuse(f"it uses {name} after the image was read")
+    for reader in readers if isinstance(readers, list) else [readers]:
+        if reader is not None and str(reader).removeprefix("monai.data.") not in READERS:
+            _refuse(f"it reads files with {reader!r}, which is not one of {', '.join(READERS)}")
+
+
+def _check_download(found: type, entry: dict[str, Any]) -> None:
+    """Refuse weights from the internet: they are fetched when a network is built, and replaced right after."""
+    from torch.nn import Module
+
+    if not issubclass(found, Module):
+        return
+    defaults = {key: item.default for key, item in signature(found).parameters.items()}
+    for key in {*defaults, *entry}:
+        fetches = key.startswith("pretrained") or key == "weights"
+        if fetches and entry.get(key, defaults.get(key)) not in (None, False):
+            _refuse(f"{found.__name__} would download weights; its author should set {key} to false")
 
 
 def locate_class(target: str) -> type | None:
@@ -104,9 +144,10 @@ def locate_class(target: str) -> type | None:
         found = getattr(monai.transforms, target, None) or getattr(monai.networks.nets, target, None)
     bases = (torch.nn.Module, monai.transforms.Transform)
     if isinstance(found, type) and issubclass(found, bases) and found.__module__.startswith(TRUSTED_PACKAGES):
-        return found
+        return found if locate(f"{found.__module__}.{found.__qualname__}") is found else None
     return None
 
 
-def _refuse(what: str) -> None:
-    raise UntrustedError(f"The bundle's configuration was refused because {what}; {_HOW}.")
+def _refuse(what: str) -> NoReturn:
+    short = what if len(what) <= _LONGEST else f"{what[:_LONGEST]}…"
+    raise UntrustedError(f"The bundle's configuration was refused because {short}; {_HOW}.")

@@ -9,7 +9,7 @@ from enum import Enum
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from napari_xai_med.errors import InputError, ModelError
+from napari_xai_med.errors import InputError, ModelError, XAIMedError, one_line
 from napari_xai_med.options import check_options, option_fields, values_of, with_options
 from napari_xai_med.registry import Registry
 
@@ -169,11 +169,12 @@ def transform_of(chosen: Sequence[AnyStep], name: str) -> Callable[[Tensor], Ten
     from napari_xai_med.models.trust import without_code
 
     entries = [step.config() for step in chosen]
-    parser = ConfigParser(without_code({"steps": entries}, "steps"))
+    # What reads files has no place behind an image that was read.
+    parser = ConfigParser(without_code({"steps": entries}, "steps", reading=False))
     try:
         return applied(Compose(list(parser.get_parsed_content("steps"))), name)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        raise InputError(f"The preprocessing can't be built: {error.__cause__ or error}.") from error
+    except Exception as error:
+        raise InputError(f"The preprocessing can't be built: {one_line(error.__cause__ or error)}.") from error
 
 
 def applied(transform: Callable[[Any], Any], name: str) -> Callable[[Tensor], Tensor]:
@@ -184,12 +185,17 @@ def applied(transform: Callable[[Any], Any], name: str) -> Callable[[Tensor], Te
     ModelError
         From the function, if the transform fails.
     """
+    from napari_xai_med.models.size_guard import SizeGuard
 
     def apply(image: Tensor) -> Tensor:
         try:
-            result: Tensor = transform({KEY: image})[KEY]
-        except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
-            cause = str(error.__cause__ or error).strip().splitlines()[0].rstrip(".")
+            with SizeGuard.for_image(image.numel()):
+                result: Tensor = transform({KEY: image})[KEY]
+        except XAIMedError:
+            raise
+        except Exception as error:
+            # Its arguments are the author's choice, and MONAI's transforms fail in any way at wrong ones.
+            cause = one_line(error.__cause__ or error)
             raise ModelError(f"The preprocessing of {name} failed on this image: {cause}.") from error
         return result
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from napari_xai_med.errors import InputError
+from napari_xai_med.errors import InputError, told_as
+from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.preprocessing.base import AnyStep, read_steps
 from napari_xai_med.preprocessing.presets import PRESETS, preset
 
@@ -31,10 +32,8 @@ def read_preprocessing(source: str, spatial_dims: int) -> tuple[AnyStep, ...]:
         return preset(source, spatial_dims)
     if not path.is_file():
         raise InputError(f"There is no preset or file {source!r}; the presets are {', '.join(PRESETS)}.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from error
+    with told_as(InputError, f"{path} is not valid JSON: {{}}"):
+        content = json.loads(config_bytes(path, InputError))
     if isinstance(content, dict):
         content = content.get("preprocessing", content)
         content = content.get("transforms") if isinstance(content, dict) else content

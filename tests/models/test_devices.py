@@ -175,7 +175,8 @@ def test_no_double_precision_is_asked_of_a_device() -> None:
 
 
 def unable(x: Tensor) -> Tensor:
-    return torch.empty(2**50, dtype=x.dtype)
+    # A tensor of this size would be refused before the memory is asked for.
+    return x.new_empty(0).set_(torch.UntypedStorage(2**50))
 
 
 def unable_in_numpy(x: Tensor) -> Tensor:

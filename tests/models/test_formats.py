@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from napari_xai_med import Image, explain, load_model, predict
 from napari_xai_med.errors import ModelError, UntrustedError
-from napari_xai_med.models import bundle_files
+from napari_xai_med.models import archives, bundle_files
 from napari_xai_med.models.formats.base import Gives, formats
 from napari_xai_med.models.small_cnn import SmallCNN
 
@@ -143,7 +143,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = zipped(make(tmp_path / "b"), tmp_path / "b.zip")
-    monkeypatch.setattr(bundle_files, "LARGEST_ARCHIVE", 1000)
+    monkeypatch.setattr(archives, "LARGEST_ARCHIVE", 1000)
     with pytest.raises(ModelError, match="unpacks to more than"):
         load_model(archive)
 

@@ -151,10 +151,10 @@ def test_files_with_something_else_in_them_are_one_sentence(tmp_path: Path, h5: 
 
 
 def test_a_zip_that_leads_out_or_is_too_large_is_refused(zipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_xai_med.models import bundle_files
+    from napari_xai_med.models import archives
 
     with monkeypatch.context() as patch:
-        patch.setattr(bundle_files, "LARGEST_ARCHIVE", 100)
+        patch.setattr(archives, "LARGEST_ARCHIVE", 100)
         refused(zipped, "unpacks to more than")
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("../out", "x")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_xai_med.errors import InputError
+from napari_xai_med.errors import InputError, one_line
 from napari_xai_med.options import option, option_fields, parse, with_options
 from napari_xai_med.registry import Registry
 
@@ -124,8 +124,7 @@ class Architecture:
         try:
             return self.make(**vars(options))
         except _FAILURES as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise InputError(f"{self.title} can't be built with these options: {reason}.") from error
+            raise InputError(f"{self.title} can't be built with these options: {one_line(error)}.") from error
 
     def _size(self, options: Options) -> tuple[int, ...]:
         return self.sizes[getattr(options, "spatial_dims", self.spatial_dims[0])]

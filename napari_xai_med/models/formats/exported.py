@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from napari_xai_med.errors import ModelError, UntrustedError
+from napari_xai_med.errors import ModelError, UntrustedError, told_as
+from napari_xai_med.models.archives import check_swelling
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 from napari_xai_med.models.formats.facts import NetworkFacts, Output
 from napari_xai_med.models.graphs.exported import DTYPES, steps_of_graph
@@ -37,15 +38,12 @@ class Exported(NetworkFormat):
 
     def load(self, path: Path, architecture: Callable[[], nn.Module]) -> nn.Module:  # noqa: ARG002  # it is in the file
         """Load the network; see `NetworkFormat`."""
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return _program(_Archive(archive, path))
-        except (UntrustedError, ModelError):
-            raise
-        except (zipfile.BadZipFile, NotImplementedError, RecursionError, *_DAMAGED) as error:
-            raise ModelError(
-                f"{path} is not a program of torch.export, or is damaged; save it with torch.export.save."
-            ) from error
+        advice = "save it with torch.export.save"
+        with (
+            told_as(ModelError, f"{path} is not a program of torch.export, or is damaged; {advice}"),
+            zipfile.ZipFile(path) as archive,
+        ):
+            return _program(_Archive(archive, path))
 
     def gives_of(self, module: nn.Module) -> frozenset[Gives]:
         """Without layers where the file fixes several images: a map could not be told from the others'."""
@@ -63,9 +61,7 @@ class _Archive:
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self._archive, self.path = archive, path
-        # Written without compression: what claims to be larger than the file is made to fill the memory.
-        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-            raise ModelError(f"{path} claims to hold more than its size; save it again with torch.export.save.")
+        check_swelling(archive, path)
         self._files = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
         if "models/model.json" not in self._files:
             if "serialized_exported_program.json" in archive.namelist():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, one_line
 from napari_xai_med.models.devices import is_out_of_memory
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 from napari_xai_med.models.formats.facts import NetworkFacts
 from napari_xai_med.models.graphs.program import Program, only_in_batches
+from napari_xai_med.models.size_guard import SizeGuard
 
 _TOLERANCE = 1e-4
 """Difference of the converted network's answer from onnxruntime's, relative to the largest number in it."""
@@ -26,6 +28,12 @@ _TOLERANCE_OF_HALVES = 1e-2
 
 _LENGTHS = (64, 32, 96, 128, 224, 28)
 """Axes that may have any length are tried with these."""
+
+_LARGEST_MEMORY = 2**33
+"""Bytes that onnxruntime may have; what its operators will ask for is not known before."""
+
+_FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+"""What operators of PyTorch raise for what they can't take."""
 
 _LARGEST_TRIED = 2**28
 """Numbers in an image above which the conversion is not tried: it takes several times their memory."""
@@ -115,14 +123,23 @@ def _session(model: Any, path: Path) -> Any:
         raise _missing(path) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised
+    _limit_memory(onnxruntime)
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
-        raise ModelError(f"onnxruntime can't run {path}: {_first_line(error)}; export it again.") from error
+        raise ModelError(f"onnxruntime can't run {path}: {one_line(error)}; export it again.") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+@cache
+def _limit_memory(onnxruntime: Any) -> None:
+    """Let all networks that onnxruntime computes have so much memory and not more; once in a program."""
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    # Grow by what is asked for; all else as onnxruntime chooses.
+    limits = {"max_mem": _LARGEST_MEMORY, "arena_extend_strategy": 1}
+    others = {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({**limits, **others}))
 
 
 class OnnxNetwork(nn.Module):
@@ -163,7 +180,7 @@ class OnnxNetwork(nn.Module):
             results: list[Any] = self._session.run(None, {item.name: array.astype(_FLOATS[item.type])})
         except Exception as error:  # onnxruntime's errors have no common class
             kind = MemoryError if is_out_of_memory(RuntimeError(str(error))) else ValueError
-            raise kind(_first_line(error)) from error
+            raise kind(one_line(error)) from error
         return results
 
 
@@ -173,7 +190,6 @@ def _converted(model: Any, runtime: OnnxNetwork) -> Program | str:
     from napari_xai_med.models.graphs.onnx_prepare import in_half_precision
     from napari_xai_med.models.graphs.onnx_program import program_of
 
-    failures = (Unsupported, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
     try:
         facts = replace(runtime.facts, limit=only_in_batches(runtime.batch))
         program = program_of(model, facts, runtime.batch)
@@ -181,8 +197,8 @@ def _converted(model: Any, runtime: OnnxNetwork) -> Program | str:
         return program if _agree(program, runtime, tolerance) else "converted to PyTorch it answers otherwise"
     except Unsupported as reason:
         return f"{reason} has no counterpart in PyTorch here"
-    except failures as error:
-        return f"it can't be converted to PyTorch: {_first_line(error)}"
+    except _FAILURES as error:
+        return f"it can't be converted to PyTorch: {one_line(error)}"
 
 
 def _agree(program: Program, runtime: OnnxNetwork, tolerance: float) -> bool:
@@ -194,12 +210,18 @@ def _agree(program: Program, runtime: OnnxNetwork, tolerance: float) -> bool:
         if math.prod(tried) > _LARGEST_TRIED:
             return False
         images = torch.randn((2, *tried), generator=noise)
+        # First in PyTorch, where a result that is too large is refused before it is made.
+        with torch.no_grad(), SizeGuard.for_image(images.numel()):
+            try:
+                answer, failure = program(images), None
+            except _FAILURES as error:
+                answer, failure = None, error
         try:
             expected = runtime(images)
         except (ValueError, MemoryError):
             continue
-        with torch.no_grad():
-            answer = program(images)
+        if failure is not None:
+            raise failure
         both = zip(*(x if isinstance(x, tuple) else (x,) for x in (expected, answer)), strict=True)
         return all(a.shape == b.shape and _close(a, b.float(), tolerance) for a, b in both)
     return False

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, told_as
+from napari_xai_med.models.archives import check_archive
 from napari_xai_med.models.endings import ended_in
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
+from napari_xai_med.models.script_check import check_code, check_tensors, records_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,10 +32,8 @@ class TorchScript(NetworkFormat):
 
     def load(self, path: Path, architecture: Callable[[], nn.Module]) -> nn.Module:  # noqa: ARG002  # it is in the file
         """Load the network; see `NetworkFormat`."""
-        try:
-            network: nn.Module = torch.jit.load(path, map_location="cpu")
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ModelError(f"{path} is not a TorchScript file; save it with torch.jit.save.") from error
+        with told_as(ModelError, f"{path} is not a TorchScript file: save it with torch.jit.save"):
+            network: nn.Module = torch.jit.load(_checked(path), map_location="cpu")
         # Nobody else has this network, and its weights can't be swapped for constants as others can.
         for weight in network.parameters():
             weight.requires_grad_(False)
@@ -45,6 +48,32 @@ _SHAPING = frozenset(
         *("select", "slice", "to", "type_as", "detach"),
     )
 )
+
+
+def _checked(path: Path) -> io.BytesIO:
+    """The archive, written anew from those of its files that were checked: readers of zips may differ."""
+    with zipfile.ZipFile(path) as archive:
+        check_archive(archive, path)
+        files = {name: archive.read(entry) for entry in archive.infolist() if (name := _needed(entry.filename))}
+    sizes = {name: len(content) for name, content in files.items()}
+    for name, content in files.items():
+        if name.startswith("code/"):
+            check_code(content.decode("ascii", "replace"), str(path))
+        elif name.endswith(".pkl"):
+            check_tensors(content, dict(records_in(sizes, name.removesuffix(".pkl"))), str(path))
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"network/{name}", content)
+    copy.seek(0)
+    return copy
+
+
+def _needed(name: str) -> str:
+    """Where a file lies in the archive; empty for those that only help to debug it."""
+    inside = name.partition("/")[2]
+    known = re.fullmatch(r"(\.data/)?version|byteorder|(data|constants)(\.pkl|/\w+)|code/[\w./]+\.py", inside)
+    return inside if known else ""
 
 
 def _endings(network: Any) -> dict[str | int, str]:

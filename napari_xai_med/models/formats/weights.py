@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, one_line, told_as
+from napari_xai_med.models.archives import check_swelling
 from napari_xai_med.models.formats.base import Gives, NetworkFormat, register
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ class StateDict(NetworkFormat):
 
     def load(self, path: Path, architecture: Callable[[], nn.Module]) -> nn.Module:
         """Build the network and put the weights in; see `NetworkFormat`."""
-        try:
+        advice = "save it with torch.save(network.state_dict(), ...)"
+        with told_as(ModelError, f"{path} is not a plain state dict: {advice}"):
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    check_swelling(archive, path)
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-            raise ModelError(
-                f"{path} is not a plain state dict: save it with torch.save(network.state_dict(), ...)."
-            ) from error
         return fill(architecture(), _innermost(state), path)
 
 
@@ -46,11 +47,14 @@ def _innermost(state: Any) -> Any:
 
 def fill(network: nn.Module, state: Any, path: Path) -> nn.Module:
     """Put weights into a network; a `ModelError` if they do not fit."""
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ModelError(f"{path} is not a plain state dict: save it with torch.save(network.state_dict(), ...).")
     try:
         network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        first = " ".join(str(error).splitlines()[:2]).strip()
-        raise ModelError(f"The weights in {path} do not fit the network: {first}.") from error
+    except Exception as error:  # values that are no tensors fail anywhere
+        # The first line names the network, the second what is wrong.
+        reason = one_line(ValueError(" ".join(str(error).splitlines()[:2])))
+        raise ModelError(f"The weights in {path} do not fit the network: {reason}.") from error
     return network
 
 
@@ -66,12 +70,9 @@ class SafeTensors(NetworkFormat):
     def load(self, path: Path, architecture: Callable[[], nn.Module]) -> nn.Module:
         """Build the network and put the weights in; see `NetworkFormat`."""
         try:
-            from safetensors import SafetensorError
             from safetensors.torch import load_file
         except ImportError as error:
             raise ModelError(f"{path.name} needs the package safetensors: pip install safetensors.") from error
-        try:
+        with told_as(ModelError, f"{path} is not a safetensors file: {{}}"):
             state = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is not a safetensors file: {error}.") from error
         return fill(architecture(), state, path)

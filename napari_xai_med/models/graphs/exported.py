@@ -20,11 +20,12 @@ from napari_xai_med.errors import ModelError, UntrustedError
 from napari_xai_med.models.graphs.program import LARGEST_TENSOR, Step
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
     return frozenset(text.split())
 
 
-_OPERATORS = _words(
+_OPERATORS = words(
     """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _log_softmax _native_batch_norm_legit_no_training _softmax _to_copy
     _unsafe_view abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
@@ -57,7 +58,7 @@ _CHECKS = re.compile(r"torch\.ops\.aten\.(_assert_\w+|sym_constrain_range\w*|_ch
 _NUMBERS: dict[str, Callable[..., Any]] = {
     **{
         f"_operator.{name}": getattr(operator, name)
-        for name in _words("add sub mul floordiv truediv mod neg eq ne lt le gt ge and_ or_")
+        for name in words("add sub mul floordiv truediv mod neg eq ne lt le gt ge and_ or_")
     },
     **{f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")},
     "torch.sym_max": max,
@@ -90,9 +91,9 @@ _MEMORY_FORMATS = {
     4: torch.preserve_format,
 }
 
-_CONVOLUTIONS = _words("conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d")
+_CONVOLUTIONS = words("conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d")
 
-_FACTORIES = _words("arange full linspace ones scalar_tensor zeros")
+_FACTORIES = words("arange full linspace ones scalar_tensor zeros")
 """Operators that take no tensor. Of others, what takes none works on Python's numbers, lists and words."""
 
 _KINDS = {
@@ -103,7 +104,7 @@ _KINDS = {
 }
 """Types of arguments that PyTorch takes as a number as well, without looking whether there is such a thing."""
 
-_WINDOWS = _words("kernel_size stride padding output_padding dilation")
+_WINDOWS = words("kernel_size stride padding output_padding dilation")
 _LARGEST_WINDOW = 2**20
 """Voxels; with far more, some of PyTorch's loops do not end, or leave the tensors."""
 
@@ -194,11 +195,15 @@ def _small(value: Any) -> Any:
     return value
 
 
+def is_harmless(name: str) -> bool:
+    """Whether an operator of PyTorch computes and does nothing else."""
+    return name in _OPERATORS or name.removesuffix("_") in _OPERATORS
+
+
 def _found(target: str) -> Any:
     """The operator of a name such as ``torch.ops.aten.relu.default``."""
     match = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", target)
-    known = match is not None and (match[1] in _OPERATORS or match[1].removesuffix("_") in _OPERATORS)
-    if match is None or not known:
+    if match is None or not is_harmless(match[1]):
         raise UntrustedError(
             f"The network uses the operator {target[:80]!r}, which is not known to be harmless; "
             "store its weights as a state dict instead."

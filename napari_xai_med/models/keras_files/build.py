@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, one_line
 from napari_xai_med.models.keras_files import files, operations
 from napari_xai_med.models.keras_files.spec import Layer, Model, Ref
 
@@ -117,15 +117,10 @@ def build(spec: Model, content: files.Content, path: Path) -> Built:
             else:
                 built.model.load_weights(str(content.weights))
         except FAILURES as error:
-            raise ModelError(f"The weights in {path} do not fit the network: {first_line(error)}.") from error
+            raise ModelError(f"The weights in {path} do not fit the network: {one_line(error)}.") from error
     for weight in built.model.parameters():
         weight.requires_grad_(False)
     return built
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
 
 
 def _stored(weights: Path) -> int:
@@ -160,7 +155,7 @@ def _build(keras: Any, spec: Model, path: Path) -> Built:
             ends = ([tensors[ref] for ref in refs] for refs in (spec.inputs, spec.outputs))
             built.model = keras.Model(*(one[0] if len(one) == 1 else one for one in ends), name=_name(spec.name))
     except FAILURES as error:
-        raise ModelError(f"Keras can't build the network in {path}: {first_line(error)}.") from error
+        raise ModelError(f"Keras can't build the network in {path}: {one_line(error)}.") from error
     return built
 
 
@@ -187,7 +182,7 @@ def _made(keras: Any, layer: Layer, path: Path) -> Any:
     try:
         return kind(**config, name=_name(layer.name), trainable=layer.config.get("trainable", True), dtype="float32")
     except FAILURES as error:
-        raise ModelError(f"Keras can't build layer {layer.name!r} in {path}: {first_line(error)}.") from error
+        raise ModelError(f"Keras can't build layer {layer.name!r} in {path}: {one_line(error)}.") from error
 
 
 def order_of_calls(spec: Model) -> Iterator[tuple[Layer, int]]:
@@ -225,7 +220,7 @@ def _called(keras: Any, spec: Model, layers: dict[str, Any], path: Path) -> Iter
             for position, tensor in enumerate(made if isinstance(made, list | tuple) else [made]):
                 tensors[(name, number, position)] = tensor
     except FAILURES as error:
-        raise ModelError(f"Keras can't build layer {name!r} in {path}: {first_line(error)}.") from error
+        raise ModelError(f"Keras can't build layer {name!r} in {path}: {one_line(error)}.") from error
     yield from tensors.items()
 
 

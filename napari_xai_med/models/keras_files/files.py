@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from napari_xai_med.errors import ModelError
-from napari_xai_med.models import bundle_files
+from napari_xai_med.errors import ModelError, one_line
+from napari_xai_med.models import archives
 
 WEIGHTS = "model.weights.h5"
 LARGEST_CONFIG = 200_000_000
@@ -115,7 +115,7 @@ def _of_zip(path: Path, folder: Path) -> Content:
     import_h5py(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            bundle_files.check_archive(archive, path)
+            archives.check_archive(archive, path)
             names = archive.namelist()
             if "config.json" not in names or WEIGHTS not in names:
                 raise ModelError(
@@ -153,8 +153,8 @@ def check_weights(weights: Path, path: Path) -> None:
                 raise ModelError(f"{path} was refused because it leads to another file; save the network again.")
             for array in arrays:
                 _check_array(array, path)
-            if sum(array.nbytes for array in arrays) > bundle_files.LARGEST_ARCHIVE:
-                raise ModelError(f"{path} holds more than {bundle_files.LARGEST_ARCHIVE / 1e9:.0f} GB.")
+            if sum(array.nbytes for array in arrays) > archives.LARGEST_ARCHIVE:
+                raise ModelError(f"{path} holds more than {archives.LARGEST_ARCHIVE / 1e9:.0f} GB.")
             if sum(array.id.get_storage_size() for array in arrays) > weights.stat().st_size:
                 raise ModelError(f"{path} is damaged: parts of it are missing; get it again.")
     except _FAILURES as error:
@@ -172,5 +172,4 @@ def _check_array(array: Any, path: Path) -> None:
 
 
 def _damaged(path: Path, error: BaseException) -> ModelError:
-    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    return ModelError(f"{path} is not a Keras file that can be read: {reason}; get it or save it again.")
+    return ModelError(f"{path} is not a Keras file that can be read: {one_line(error)}; get it or save it again.")

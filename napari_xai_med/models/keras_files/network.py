@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import ModelError, one_line
 from napari_xai_med.models.formats.facts import ENDINGS, NetworkFacts, Output
 from napari_xai_med.models.keras_files import files
-from napari_xai_med.models.keras_files.build import FAILURES, Built, build, first_line, measure, order_of_calls
+from napari_xai_med.models.keras_files.build import FAILURES, Built, build, measure, order_of_calls
 from napari_xai_med.models.keras_files.config import read_model
 from napari_xai_med.models.keras_files.convert import NotConvertible, channels_are_last, converted
 from napari_xai_med.models.keras_files.spec import Model, Ref, take_off_ending
@@ -168,7 +168,7 @@ def load_keras(path: Path) -> KerasNetwork:
         limit = str(error)
         network = WrappedKeras(built.model, last)
     except FAILURES as error:
-        raise ModelError(f"The network in {path} can't be converted: {first_line(error)}.") from error
+        raise ModelError(f"The network in {path} can't be converted: {one_line(error)}.") from error
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     facts = NetworkFacts(
