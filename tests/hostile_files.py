@@ -576,6 +576,7 @@ def text_named_onnx(folder: Path) -> Path:
 
 
 def _keras(folder: Path, name: str) -> Path:
+    # It skips the test where Keras is not installed.
     from keras_networks import saved, small
 
     return saved(small(), good(folder, weights=name) / "models" / name)
@@ -583,10 +584,9 @@ def _keras(folder: Path, name: str) -> Path:
 
 @broken("is a Lambda, which holds code")
 def keras_with_a_lambda(folder: Path) -> Path:
-    pytest.importorskip("keras", reason="Keras files are made with it")
+    path = _keras(folder, "model.keras")
     from keras_networks import config_of
 
-    path = _keras(folder, "model.keras")
     with config_of(path) as config:
         layer = {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "evil", "function": "x"}}
         config["config"]["layers"].insert(2, layer)
@@ -595,7 +595,6 @@ def keras_with_a_lambda(folder: Path) -> Path:
 
 @broken("is not a Keras file")
 def truncated_h5(folder: Path) -> Path:
-    pytest.importorskip("keras", reason="Keras files are made with it")
     path = _keras(folder, "model.h5")
     path.write_bytes(path.read_bytes()[:3000])
     return path.parent.parent
