@@ -55,12 +55,14 @@ class SizeGuard(TorchDispatchMode):
     ) -> Any:
         """Call an operator, if its result is not too large."""
         kwargs = kwargs or {}
-        numbers = _known(function, args, kwargs)
-        self._check(numbers)
-        if self._left is not None and not any(True for _ in _tensors((args, kwargs))):
-            self._left -= numbers
-            self._check(numbers, self._left < 0)
-        return function(*args, **kwargs)
+        # What watches functions of PyTorch has seen this one, with its gradient, which is out of sight here.
+        with torch._C.DisableTorchFunction():
+            numbers = _known(function, args, kwargs)
+            self._check(numbers)
+            if self._left is not None and not any(True for _ in _tensors((args, kwargs))):
+                self._left -= numbers
+                self._check(numbers, self._left < 0)
+            return function(*args, **kwargs)
 
     def _check(self, numbers: int, too_many: bool = False) -> None:
         if too_many or numbers > self._largest:
