@@ -16,6 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_xai_med.errors import ModelError
 
+_IMAGE = (
+    "The network asks for {:.0e} numbers at once, more than this image has any use for; "
+    "get the file again from its author."
+)
+_WEIGHTS = (
+    "The weights do not fit the network, which asks for {:.0e} numbers at once, more than they have; "
+    "give it the weights that were trained in it."
+)
+
 SMALL = 2**28
 """Numbers that any tensor may have: 1 GB of floats."""
 
@@ -30,13 +39,15 @@ class SizeGuard(TorchDispatchMode):
     ----------
     largest : int
         Numbers that one tensor may have.
+    refusal : str
+        What is said, with a place for the number.
     in_all : int, optional
         Numbers that all tensors may have that are not made of others, such as new weights.
     """
 
-    def __init__(self, largest: int, in_all: int | None = None) -> None:
+    def __init__(self, largest: int, refusal: str = _IMAGE, in_all: int | None = None) -> None:
         super().__init__()
-        self._largest, self._left = largest, in_all
+        self._largest, self._sentence, self._left = largest, refusal, in_all
         self._refusal: ModelError | None = None
 
     @classmethod
@@ -48,7 +59,7 @@ class SizeGuard(TorchDispatchMode):
     def for_weights(cls, stored: int) -> SizeGuard:
         """The guard of a network that is built for weights which take so many bytes."""
         # A number takes a byte at least; building also makes tensors that are not stored, such as tables of places.
-        return cls(SMALL, max(2 * stored, 2**24))
+        return cls(SMALL, _WEIGHTS, max(2 * stored, 2**24))
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -66,10 +77,7 @@ class SizeGuard(TorchDispatchMode):
 
     def _check(self, numbers: int, too_many: bool = False) -> None:
         if too_many or numbers > self._largest:
-            self._refusal = ModelError(
-                f"The network asks for {numbers:.0e} numbers at once, more than its weights or this image have any "
-                "use for; get the file again from its author."
-            )
+            self._refusal = ModelError(self._sentence.format(numbers))
             raise self._refusal
 
     def __exit__(self, *error: Any) -> None:
