@@ -12,7 +12,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from hostile_files import IMAGES, MODELS, RECORDS, SHAPE, Hostile, good
+from hostile_files import SHAPE, Hostile, good
+from hostile_inputs import IMAGES, RECORDS
+from hostile_networks import MODELS
 
 from napari_xai_med import Image, explain, load_model, predict, read_image
 from napari_xai_med.cli import main

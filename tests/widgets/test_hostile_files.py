@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile_files import IMAGES, MODELS, SHAPE
+from hostile_files import SHAPE
+from hostile_inputs import IMAGES
+from hostile_networks import MODELS
 from napari.utils.notifications import notification_manager
 
 from napari_xai_med.errors import InputError
