@@ -10,6 +10,9 @@ from napari_xai_med.models.classifier import Classifier, NetworkInput
 _TOLERANCE = 0.05
 """Share of the stated range by which an image's spacing or an input's values may leave it."""
 
+_LIKE_AIR = -900
+"""Hounsfield units that hardly another modality's values reach; air is at -1000."""
+
 
 def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) -> tuple[str, ...]:
     """What does not fit between an image and what the bundle says that its network takes.
@@ -17,8 +20,8 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
     Parameters
     ----------
     classifier : Classifier
-        Its facts may state ``format`` ("hounsfield"), ``value_range`` of the network's input and, under the
-        key ``napari_xai_med``, ``spacing``: the smallest and largest millimetres between voxels of images.
+        Its facts may state ``modality``, ``format`` ("hounsfield"), ``value_range`` of the network's input and,
+        under the key ``napari_xai_med``, ``spacing``: the smallest and largest millimetres between voxels of images.
     image : Image
     network_input : NetworkInput
         Made from the image.
@@ -33,20 +36,26 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
     own = classifier.facts.get("napari_xai_med") or {}
     sentences = (
         *classifier.network_facts.notices,
-        _about_units(classifier, image, stated.get("format")),
+        _about_units(classifier, image, str(stated.get("format")).lower(), str(stated.get("modality") or "n/a")),
         _about_spacing(classifier, image, own.get("spacing") or None),
         _about_values(classifier, image, network_input, stated.get("value_range") or None),
     )
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def _about_units(classifier: Classifier, image: Image, kind: str | None) -> str:
-    if str(kind).lower() != "hounsfield" or float(image.data.min()) < 0:
-        return ""
-    return (
-        f"{image.name} has no negative value, but {classifier.name} takes CT in Hounsfield units, where air is "
-        "-1000: do not trust the answer."
-    )
+def _about_units(classifier: Classifier, image: Image, units: str, modality: str) -> str:
+    low = float(image.data.min())
+    if units == "hounsfield" and low >= 0:
+        return (
+            f"{image.name} has no negative value, but {classifier.name} takes CT in Hounsfield units, where air is "
+            "-1000: do not trust the answer."
+        )
+    if modality.upper() not in ("N/A", "CT") and units != "hounsfield" and low <= _LIKE_AIR:
+        return (
+            f"{image.name} has values down to {low:g}, like CT in Hounsfield units, but {classifier.name} takes "
+            f"{modality}: do not trust the answer."
+        )
+    return ""
 
 
 def _about_spacing(classifier: Classifier, image: Image, limits: list[float] | None) -> str:
