@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,17 +50,16 @@ def main() -> None:
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_3d.png"), canvas_only=False, flash=False)
     viewer.dims.ndisplay = 2
-    with TemporaryDirectory() as folder:
-        packing(viewer, widget, Path(folder))
+    with TemporaryDirectory() as folder, chdir(folder):
+        packing(viewer, widget)
     viewer.close()
 
 
-def packing(viewer: napari.Viewer, widget: ExplainWidget, folder: Path) -> None:
+def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
     """Fill in the form for a network with weights of no use, and take the window."""
-    weights = folder / "resnet18.pt"
-    torch.save(build("resnet18", spatial_dims=3).state_dict(), weights)
+    torch.save(build("resnet18", spatial_dims=3).state_dict(), "resnet18.pt")
     form = widget.open_beside("Pack a classifier")
-    form.file.set_path(str(weights))
+    form.file.set_path("resnet18.pt")
     while form.task.running:
         wait(0.1)
     form.architecture.setCurrentIndex(form.architecture.findData("resnet18"))
