@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.run import ended
 from napari_xai_med.models.sliding_window import SlidingWindow
+from napari_xai_med.preprocessing.base import Step, applied
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +26,7 @@ def classifier_from_module(
     class_names: Sequence[str] = (),
     *,
     input_shape: tuple[int, ...] = (),
-    preprocessing: Callable[[Tensor], Tensor] | None = None,
+    preprocessing: Callable[[Tensor], Tensor] | Sequence[Step] | None = None,
     head: Head | str | None = None,
     output: str | int | None = None,
     name: str = "",
@@ -42,8 +43,9 @@ def classifier_from_module(
         is needed, and the classes are called by number.
     input_shape : tuple of int
         (C, *spatial) of an image as the network gets it. With it, the network is run once to see what it ends in.
-    preprocessing : callable, optional
-        A MONAI transform, or several in a `Compose`, of a channel-first image; nothing by default.
+    preprocessing : callable or sequence of Step, optional
+        A MONAI transform, or several in a `Compose`, of a channel-first image or of a dictionary with the key
+        "image"; or steps of `napari_xai_med.preprocessing`, which can be seen and changed. Nothing by default.
     head : Head or str, optional
         If None, ``"one_logit"`` for one name or output, ``"multi_label"`` for a network that is seen to end in
         sigmoid, else ``"softmax"``.
@@ -65,9 +67,7 @@ def classifier_from_module(
         If the network's first layers do not tell how many axes and channels it takes, two classes have the same
         name, or the sliding window can't be.
     """
-    while isinstance(inner := getattr(network, "module", getattr(network, "_orig_mod", None)), torch.nn.Module):
-        # What data parallelism and compilation wrap: hooks and layer names belong to it.
-        network = inner
+    network = _unwrapped(network)
     kind = _head(head)
     dims, channels = _input_of(network)
     if sliding_window is not None and not isinstance(sliding_window, SlidingWindow):
@@ -75,7 +75,7 @@ def classifier_from_module(
     classifier = Classifier(
         name=name or type(network).__name__,
         network=network,
-        preprocessing=preprocessing or (lambda image: image),
+        preprocessing=lambda image: image,
         class_names=tuple(class_names),
         head=kind or Head.of(len(class_names)),
         spatial_dims=dims,
@@ -85,11 +85,36 @@ def classifier_from_module(
         output=output,
         windows=sliding_window,
     )
+    classifier = _behind(classifier, preprocessing)
     if not class_names or (kind is None and input_shape):
         classifier = _asked(classifier, input_shape, kind)
     names = classifier.class_names
     alone = classifier.head is Head.ONE_LOGIT and len(names) == 1
     return replace(classifier, class_names=(f"not {names[0]}", names[0])) if alone else classifier
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    """What data parallelism and compilation wrap: hooks and layer names belong to it."""
+    while isinstance(inner := getattr(network, "module", getattr(network, "_orig_mod", None)), torch.nn.Module):
+        network = inner
+    return network
+
+
+def _behind(classifier: Classifier, preprocessing: Any) -> Classifier:
+    """The classifier behind a preprocessing."""
+    from monai.transforms import Compose, MapTransform
+
+    if preprocessing is None:
+        return classifier
+    if not callable(preprocessing):
+        if not isinstance(preprocessing, Sequence) or not all(isinstance(step, Step) for step in preprocessing):
+            raise InputError("This is no preprocessing; give a MONAI transform, a Compose of several, or steps.")
+        return classifier.with_steps(preprocessing)
+    parts = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else [preprocessing]
+    of_dictionaries = any(isinstance(part, MapTransform) for part in parts)
+    return replace(
+        classifier, preprocessing=applied(preprocessing, classifier.name) if of_dictionaries else preprocessing
+    )
 
 
 def _head(head: Head | str | None) -> Head | None:

@@ -249,7 +249,10 @@ def _input_shape(packing: Packing) -> tuple[int, ...]:
         own = (own[0], *sizes[-1])
     shape = tuple(n for n in own if n is not None)
     if not shape or len(shape) < len(own):
-        raise InputError(f"Give the shape of the input that {packing.weights.name} takes, channels first.")
+        raise InputError(
+            f"Give the shape of the input that {packing.weights.name} takes, channels first (--input-shape on the "
+            "command line)."
+        )
     return shape
 
 

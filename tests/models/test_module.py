@@ -1,17 +1,43 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from helpers import MeanOf, ones
-from monai.transforms import ScaleIntensity
+from monai.transforms import Compose, ScaleIntensity, ScaleIntensityRange, ScaleIntensityRanged
 from torch import nn
 
 from napari_xai_med import classifier_from_module, explain, predict
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.models.head import Head
+from napari_xai_med.preprocessing.steps import Window
 
 IMAGE = np.random.default_rng(0).uniform(size=(10, 12, 14)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        [Window(a_min=-1000, a_max=400)],
+        ScaleIntensityRange(-1000, 400, 0, 1, clip=True),
+        Compose([ScaleIntensityRange(-1000, 400, 0, 1, clip=True)]),
+        ScaleIntensityRanged("image", -1000, 400, 0, 1, clip=True),
+        Compose([ScaleIntensityRanged("image", -1000, 400, 0, 1, clip=True)]),
+    ],
+    ids=["steps", "transform", "several", "of a dictionary", "several of a dictionary"],
+)
+def test_a_preprocessing_is_steps_or_transforms(preprocessing: Any) -> None:
+    network = MeanOf(ones(nn.Conv2d(1, 1, 1)))
+    classifier = classifier_from_module(network, ["a", "b"], preprocessing=preprocessing)
+    assert predict(np.full((8, 9), -300.0), classifier).logits[1] == pytest.approx(0.5)
+    assert (classifier.steps is not None) == isinstance(preprocessing, list)
+
+
+def test_a_preprocessing_of_another_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="This is no preprocessing; give a MONAI transform"):
+        classifier_from_module(MeanOf(nn.Conv2d(1, 1, 1)), ["a", "b"], preprocessing=[ScaleIntensityRange(0, 1, 0, 1)])
 
 
 def test_a_bare_network_is_explained_in_one_line() -> None:

@@ -194,7 +194,7 @@ def test_torchscript_tells_its_head(end: str, outputs: int, head: str, tmp_path:
     packing = Packing(weights=tmp_path / "net.ts", class_names=names, input_shape=(1, 16, 16))
     classifier = pack(packing, tmp_path / "bundle")
     assert classifier.head == head
-    with pytest.raises(InputError, match=r"Give the shape of the input that net\.ts takes, channels first\."):
+    with pytest.raises(InputError, match=r"Give the shape of the input that net\.ts takes, channels first \(--input"):
         pack(replace(packing, input_shape=()), tmp_path / "other")
     if head != "softmax":
         with pytest.raises(ModelError, match="The network ends in sigmoid, which the head softmax does not fit"):
