@@ -8,7 +8,6 @@ is a linear function of the cell's index. Global branches (squeeze and excitatio
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -113,7 +112,7 @@ def trace_layers(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Laye
     # Imported here: run.py needs this package's classifier, which needs this file for its types.
     from napari_xai_med.models.run import untouched
 
-    with untouched(network, math.prod(input_shape)), torch.no_grad():
+    with untouched(network, (1, *input_shape)), torch.no_grad():
         try:
             return _trace(network, input_shape, with_data=False)
         except _FAILURES:

@@ -18,7 +18,7 @@ from napari_xai_med.models.devices import is_lacking, is_out_of_memory
 from napari_xai_med.models.endings import Ended, Endings
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer, Head
-from napari_xai_med.models.size_guard import SizeGuard
+from napari_xai_med.models.size_guard import guarded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,15 +27,15 @@ Hook = Callable[["Tensor"], "Tensor"]
 
 
 @contextmanager
-def untouched(network: nn.Module, numbers: int) -> Iterator[None]:
+def untouched(network: nn.Module, shape: tuple[int, ...]) -> Iterator[None]:
     """Put a network in eval mode, and afterwards every module's own mode and the random state back.
 
-    What it computes may not be much larger than its input, which has so many numbers; see `SizeGuard`.
+    What it computes may not be much larger than its input, which has this shape; see `guarded`.
     Random numbers drawn inside always start from the same state, so that a network which samples in eval
     mode answers the same way twice.
     """
     modes = [(module, module.training) for module in network.modules()]
-    with torch.random.fork_rng(enabled=True), SizeGuard.for_image(numbers):
+    with torch.random.fork_rng(enabled=True), guarded(network, shape, always=_is_scripted(network)):
         torch.manual_seed(0)
         try:
             network.eval()
@@ -88,7 +88,7 @@ def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hoo
     inputs = inputs.to(classifier.device, copy=True)
     endings = Endings()
     with (
-        untouched(network, inputs.numel()),
+        untouched(network, tuple(inputs.shape)),
         _reporting(network, job),
         _replacing(network, hooks or {}, endings),
         endings,
@@ -225,7 +225,7 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
     if _is_scripted(network):
         return f"{classifier.name} gives values that are not finite for this image; check its weights."
     leaves = {name: watch(name) for name, module in network.named_modules() if name and not any(module.children())}
-    with torch.no_grad(), untouched(network, inputs.numel()), _replacing(network, leaves):
+    with torch.no_grad(), untouched(network, tuple(inputs.shape)), _replacing(network, leaves):
         network(inputs.to(classifier.device, copy=True))
     where = f", first in layer {first[0]}" if first else ""
     return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -85,6 +87,25 @@ class SizeGuard(TorchDispatchMode):
         super().__exit__(*error)
         if self._refusal is not None and error[1] is not self._refusal:
             raise self._refusal
+
+
+_passed: WeakKeyDictionary[torch.nn.Module, set[tuple[int, ...]]] = WeakKeyDictionary()
+"""Shapes of inputs that networks were asked about with nothing to refuse."""
+
+
+@contextmanager
+def guarded(network: torch.nn.Module, shape: tuple[int, ...], *, always: bool) -> Iterator[None]:
+    """Guard a pass through a network; only the first for each shape of its input, since small networks feel it.
+
+    Always, if code that came with the network may decide by the image what is computed.
+    """
+    passed = _passed.setdefault(network, set())
+    if shape in passed and not always:
+        yield
+        return
+    with SizeGuard.for_image(math.prod(shape)):
+        yield
+    passed.add(shape)
 
 
 _MOST_KNOWN = 10_000
