@@ -200,6 +200,8 @@ def _record(
             "ends_in": prediction.ending,
             "class_names": list(classifier.class_names),
             "trusted": classifier.trusted,
+            # None where it is code.
+            "preprocessing": None if classifier.steps is None else [step.config() for step in classifier.steps],
             "sliding_window": None if classifier.windows is None else classifier.windows.to_dict(),
         },
         method=dict(raw.facts),

@@ -12,12 +12,15 @@ from monai.transforms import CenterSpatialCropd, Flipd, Orientationd, Resized, S
 from napari.layers import Image as ImageLayer
 from torch import nn
 
-from napari_xai_med import Image, explain, predict
+from napari_xai_med import Image, explain, load_model, predict
 from napari_xai_med.errors import Cancelled, InputError
 from napari_xai_med.grid import Grid, Reorientation
 from napari_xai_med.io.nifti import Volumes
 from napari_xai_med.io.results import save_results
 from napari_xai_med.layers import LayerView, volumes_to_layer
+from napari_xai_med.preprocessing.base import read_steps
+from napari_xai_med.preprocessing.steps import Flip
+from napari_xai_med.samples import sample_files
 
 K = {"keys": "image"}
 SIZES = ((33, 40, 27), (41, 29, 36), (30, 30, 45), (25, 47, 38))
@@ -207,3 +210,11 @@ def test_answers_repeat_bit_for_bit() -> None:
     one, two = explain(image, classifier, target=0), explain(image, classifier, target=0)
     assert one.record.result["sha256"] == two.record.result["sha256"]
     np.testing.assert_array_equal(one.values, two.values)
+
+
+def test_the_record_tells_the_preprocessing_that_was_used() -> None:
+    classifier, image = load_model("chest_ct_2d"), sample_files("slice_nodule")[0]
+    changed = classifier.with_steps([*(classifier.steps or ()), Flip(spatial_axis=(0,))])
+    for used in (classifier, changed):
+        told = explain(image, used).record.model["preprocessing"]
+        assert read_steps(told) == used.steps
