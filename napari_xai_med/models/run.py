@@ -146,7 +146,7 @@ def read(
             f"choose a layer before it, such as {', '.join(convolutions)}."
         )
     answer = classifier.head.answer(end.logits, count, end.ending)
-    if not end.ending:
+    if not (end.ending or end.elsewhere):
         classifier.range.note(end.logits)
     return replace(answer, notices=(*end.notices(classifier.name), *classifier.range.notices(classifier.name)))
 
