@@ -72,6 +72,9 @@ class Ended:
         The ending that was seen, if it is not over the classes and so is none.
     twice : bool
         Whether `logits` are probabilities already.
+    normalised : bool
+        Whether `logits` were told from the probabilities of a softmax, so that those of different images differ from
+        the network's own by different numbers and can't be compared.
     """
 
     output: Tensor
@@ -80,6 +83,7 @@ class Ended:
     replaced: bool = False
     elsewhere: str = ""
     twice: bool = False
+    normalised: bool = False
 
     @classmethod
     def without(cls, logits: Tensor, ending: str) -> Ended:
@@ -102,6 +106,7 @@ class _Seen:
     over_classes: bool = True
     replaced: bool = False
     twice: bool = False
+    normalised: bool = False
 
     @classmethod
     def of(cls, result: Tensor, before: Tensor, kind: str, **others: bool) -> _Seen:
@@ -131,7 +136,7 @@ class Endings(TorchFunctionMode):
         kwargs = kwargs or {}
         if function is ended_in:
             values, kind = args
-            self._seen[values] = _Seen.of(values, logits_of(values, kind), kind)
+            self._seen[values] = _Seen.of(values, logits_of(values, kind), kind, normalised=kind != "sigmoid")
             return values
         # Operators of exported programs are called sigmoid.default, those that work in place sigmoid_.
         name = str(getattr(function, "__name__", "")).split(".")[0].removeprefix("special_")
@@ -171,6 +176,7 @@ class Endings(TorchFunctionMode):
                 "over_classes": all(known.over_classes for known in parts),
                 "replaced": any(known.replaced for known in parts),
                 "twice": any(known.twice for known in parts),
+                "normalised": any(known.normalised for known in parts),
             }
             self._seen[result] = _Seen.of(result, before, parts[0].kind, **flags)
         return result
@@ -182,7 +188,8 @@ class Endings(TorchFunctionMode):
             return None
         if seen.versions[1] != _version(seen.before):
             # What went in was changed afterwards; what came out still tells of it.
-            return seen.then(values, logits_of(values, seen.kind), seen.kind)
+            told = seen.then(values, logits_of(values, seen.kind), seen.kind)
+            return replace(told, normalised=seen.kind != "sigmoid")
         return seen
 
     def replace(self, output: Tensor, by: Tensor) -> Tensor:
@@ -201,7 +208,7 @@ class Endings(TorchFunctionMode):
         if seen.replaced:
             return Ended(output, output, ending, replaced=True)
         if _is(output, seen.before, seen.kind):
-            return Ended(output, seen.before, ending, twice=seen.twice)
+            return Ended(output, seen.before, ending, twice=seen.twice, normalised=seen.normalised)
         one = seen.kind == "softmax" and seen.over_classes and output.shape[1:].numel() == 1
         if one or (seen.kind == "sigmoid" and output.is_floating_point()):
             # One class of several: against all others it is as behind a sigmoid. A sigmoid is another one only where
@@ -275,6 +282,11 @@ class Range:
     def __init__(self) -> None:
         self._numbers: set[float] = set()
         self._inside, self._sums = True, True
+
+    @property
+    def inside(self) -> bool:
+        """Whether none of them lay outside 0 to 1."""
+        return self._inside
 
     def note(self, outputs: Tensor) -> None:
         """Look at outputs for which no ending was found, shape (N, number of outputs, *further)."""

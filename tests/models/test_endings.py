@@ -18,6 +18,7 @@ from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.models.formats.torchscript import TorchScript
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 
 IMAGE = Image(
     np.random.default_rng(0).normal(size=(1, 12, 14)).astype(np.float32) * 3, Image.from_array(np.zeros((12, 14))).grid
@@ -272,3 +273,27 @@ def test_files_tell_their_ending_however_they_are_written(
         # Over one image each is sure of everything.
         np.testing.assert_allclose(found.logits, 1)
         assert "ends in a softmax that is not over its classes" in " ".join(found.notices)
+
+
+@pytest.mark.parametrize("aggregate", Aggregate)
+@pytest.mark.parametrize("end", [F.softmax, F.log_softmax])
+def test_windows_of_a_scripted_softmax_answer_as_the_network_or_not_at_all(
+    end: Callable[..., Tensor], aggregate: Aggregate, tmp_path: Path
+) -> None:
+    network = Ending(lambda z: end(z, dim=1), 3).eval()
+    torch.jit.trace(network, torch.zeros(1, 1, 6, 7)).save(tmp_path / "model.ts")
+    scripted = TorchScript().load(tmp_path / "model.ts", nn.Identity)
+    windows = SlidingWindow((6, 7), aggregate, overlap=0)
+    plain, other = (classifier_of(each, 2, 3, windows=windows) for each in (network, scripted))
+    if aggregate is Aggregate.MEAN:
+        np.testing.assert_allclose(predict(IMAGE, other).probabilities, predict(IMAGE, plain).probabilities, rtol=1e-4)
+        return
+    with pytest.raises(ModelError, match=f"{aggregate} needs to compare .* export it with torch.export or without"):
+        predict(IMAGE, other)
+    # What a sigmoid was given can be told.
+    sigmoids = Ending(torch.sigmoid, 3).eval()
+    torch.jit.trace(sigmoids, torch.zeros(1, 1, 6, 7)).save(tmp_path / "sigmoids.ts")
+    scripted = TorchScript().load(tmp_path / "sigmoids.ts", nn.Identity)
+    pair = (classifier_of(each, 2, 3, windows=windows, head=Head.MULTI_LABEL) for each in (sigmoids, scripted))
+    expected, found = (predict(IMAGE, each).probabilities for each in pair)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
