@@ -324,6 +324,8 @@ def _pack(options: argparse.Namespace) -> int:
     steps = read_preprocessing(options.preprocessing, packing.spatial_dims)
     classifier = pack(replace(packing, preprocessing=steps), options.out, _progress())
     print(f"{classifier.name} is packed in {options.out}: {', '.join(classifier.class_names)}.")
+    for notice in classifier.range.notices(classifier.name):
+        print(f"Note: {notice}")
     return 0
 
 

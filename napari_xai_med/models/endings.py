@@ -6,7 +6,7 @@ probabilities. Which function a network ends in is not read from its code but se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,11 +26,13 @@ _SHAPING = frozenset(
     (
         *("squeeze", "unsqueeze", "flatten", "unflatten", "ravel", "view", "view_as", "reshape", "reshape_as"),
         *("permute", "transpose", "movedim", "expand", "expand_as", "unsafe_view", "contiguous", "clone", "alias"),
-        *("getitem", "select", "slice", "narrow"),
+        *("getitem", "select", "slice", "narrow", "dropout"),
         *("to", "to_copy", "type", "type_as", "half", "bfloat16", "float", "double", "cpu", "cuda"),
     )
 )
 """Functions that leave values as they are, and give some of them, in another shape or type."""
+_CLAMPING = frozenset(("clamp", "clip", "clamp_min", "clamp_max"))
+_JOINING = frozenset(("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack"))
 
 _MOST_COMPARED = 10_000
 """Voxels at which it is checked whether an ending is over the classes; a segmentation has millions."""
@@ -70,6 +72,9 @@ class Ended:
         The ending that was seen, if it is not over the classes and so is none.
     twice : bool
         Whether `logits` are probabilities already.
+    normalised : bool
+        Whether `logits` were told from the probabilities of a softmax, so that those of different images differ from
+        the network's own by different numbers and can't be compared.
     """
 
     output: Tensor
@@ -78,6 +83,7 @@ class Ended:
     replaced: bool = False
     elsewhere: str = ""
     twice: bool = False
+    normalised: bool = False
 
     @classmethod
     def without(cls, logits: Tensor, ending: str) -> Ended:
@@ -100,6 +106,7 @@ class _Seen:
     over_classes: bool = True
     replaced: bool = False
     twice: bool = False
+    normalised: bool = False
 
     @classmethod
     def of(cls, result: Tensor, before: Tensor, kind: str, **others: bool) -> _Seen:
@@ -129,12 +136,14 @@ class Endings(TorchFunctionMode):
         kwargs = kwargs or {}
         if function is ended_in:
             values, kind = args
-            self._seen[values] = _Seen.of(values, logits_of(values, kind), kind)
+            self._seen[values] = _Seen.of(values, logits_of(values, kind), kind, normalised=kind != "sigmoid")
             return values
         # Operators of exported programs are called sigmoid.default, those that work in place sigmoid_.
         name = str(getattr(function, "__name__", "")).split(".")[0].removeprefix("special_")
         plain = name.strip("_")
-        values = args[0] if args else kwargs.get("input", kwargs.get("self"))
+        values = args[0] if args else kwargs.get("input", kwargs.get("self", kwargs.get("tensors")))
+        if plain in _JOINING and isinstance(values, tuple | list):
+            return self._joined(function, values, args, kwargs)
         known = self._known(values)
         if not isinstance(values, Tensor) or (plain not in _NAMES and known is None):
             return function(*args, **kwargs)
@@ -148,8 +157,28 @@ class Endings(TorchFunctionMode):
             if (known.kind, plain) in _THEN:
                 self._seen[result] = known.then(result, known.before, _THEN[known.kind, plain])
             elif plain in _SHAPING:
-                before = _again(function, known.before, args, kwargs, changes=name == f"{plain}_")
+                before = known.before.clone() if name == f"{plain}_" else known.before
+                before = _again(function, before, args, kwargs)
                 self._seen[result] = known.then(result, before, known.kind)
+            elif plain in _CLAMPING:
+                self._seen[result] = known.then(result, known.before, known.kind)
+        return result
+
+    def _joined(
+        self, function: Callable[..., Any], values: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Join tensors; if all of them ended in the same function, what comes out does so too."""
+        result = function(*args, **kwargs)
+        parts = [known for known in map(self._known, values) if known is not None]
+        if len(parts) == len(values) and len({known.kind for known in parts}) == 1:
+            before = _again(function, [known.before for known in parts], args, kwargs)
+            flags = {
+                "over_classes": all(known.over_classes for known in parts),
+                "replaced": any(known.replaced for known in parts),
+                "twice": any(known.twice for known in parts),
+                "normalised": any(known.normalised for known in parts),
+            }
+            self._seen[result] = _Seen.of(result, before, parts[0].kind, **flags)
         return result
 
     def _known(self, values: Any) -> _Seen | None:
@@ -159,7 +188,8 @@ class Endings(TorchFunctionMode):
             return None
         if seen.versions[1] != _version(seen.before):
             # What went in was changed afterwards; what came out still tells of it.
-            return seen.then(values, logits_of(values, seen.kind), seen.kind)
+            told = seen.then(values, logits_of(values, seen.kind), seen.kind)
+            return replace(told, normalised=seen.kind != "sigmoid")
         return seen
 
     def replace(self, output: Tensor, by: Tensor) -> Tensor:
@@ -178,9 +208,11 @@ class Endings(TorchFunctionMode):
         if seen.replaced:
             return Ended(output, output, ending, replaced=True)
         if _is(output, seen.before, seen.kind):
-            return Ended(output, seen.before, ending, twice=seen.twice)
-        if seen.kind == "softmax" and seen.over_classes and output.shape[1:].numel() == 1:
-            # One class of several: against all others it is as behind a sigmoid.
+            return Ended(output, seen.before, ending, twice=seen.twice, normalised=seen.normalised)
+        one = seen.kind == "softmax" and seen.over_classes and output.shape[1:].numel() == 1
+        if one or (seen.kind == "sigmoid" and output.is_floating_point()):
+            # One class of several: against all others it is as behind a sigmoid. A sigmoid is another one only where
+            # much of it was clamped, and the network's own probabilities are the clamped ones.
             return Ended(output, logits_of(output, "sigmoid"), "sigmoid")
         return Ended(output, output, elsewhere=ending)
 
@@ -191,14 +223,13 @@ def _over_classes(kind: str, values: Tensor, args: tuple[Any, ...], kwargs: dict
 
 
 def _again(
-    function: Callable[..., Any], values: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], *, changes: bool
+    function: Callable[..., Any], values: Tensor | list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """The same function of other values."""
-    values = values.clone() if changes else values
     if args:
         args = (values, *args[1:])
     else:
-        kwargs = kwargs | {"input" if "input" in kwargs else "self": values}
+        kwargs = kwargs | {next(name for name in ("input", "tensors", "self") if name in kwargs): values}
     result: Tensor = function(*args, **kwargs)
     return result
 
@@ -251,6 +282,11 @@ class Range:
     def __init__(self) -> None:
         self._numbers: set[float] = set()
         self._inside, self._sums = True, True
+
+    @property
+    def inside(self) -> bool:
+        """Whether none of them lay outside 0 to 1."""
+        return self._inside
 
     def note(self, outputs: Tensor) -> None:
         """Look at outputs for which no ending was found, shape (N, number of outputs, *further)."""

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
+_NOISE = (*(1.0,) * 8, *(2.0**k for k in range(1, 9)))
+"""Standard deviations of the noise that tells whether outputs always lie in between 0 and 1.
+
+Global pooling gives nearly the same for all noise of one strength, and that may lie there by chance; stronger noise
+takes it out of there. At the weaker a sigmoid isn't so sure that it gives 0 and 1 only.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
@@ -117,7 +124,7 @@ def pack(packing: Packing, folder: str | Path, job: Job | None = None) -> Classi
     Returns
     -------
     Classifier
-        The packed one.
+        The packed one; `Classifier.range` tells if it seems to end in a function that was not recognised.
 
     Raises
     ------
@@ -141,17 +148,17 @@ def pack(packing: Packing, folder: str | Path, job: Job | None = None) -> Classi
         # Beside the target, so that moving it there is one step.
         with TemporaryDirectory(prefix=".packing-", dir=target.parent) as temporary:
             made = Path(temporary) / target.name
-            classifier = _made(packing, made, job or Job())
+            classifier = _made(packing, made, str(target), job or Job())
             if target.exists():
                 target.rmdir()
             made.rename(target)
     except OSError as error:
         raise InputError(f"The bundle can't be written to {target}: {error.strerror or error}.") from error
-    return replace(classifier, source=str(target))
+    return classifier
 
 
-def _made(packing: Packing, folder: Path, job: Job) -> Classifier:
-    """The classifier in a new bundle, which was asked once to see that everything fits."""
+def _made(packing: Packing, folder: Path, source: str, job: Job) -> Classifier:
+    """The classifier in a new bundle, which was asked to see that everything fits."""
     from napari_xai_med.models.run import read
 
     try:
@@ -167,7 +174,10 @@ def _made(packing: Packing, folder: Path, job: Job) -> Classifier:
                 shutil.rmtree(folder)
                 _write(replace(packing, head=str(fitting)), folder)
                 classifier = load_bundle(folder)
+        # Before it is asked: what it answers is remembered with it.
+        classifier = replace(classifier, source=source)
         read(classifier, end, _input_shape(packing))
+        _look_at_range(classifier, packing, job.part(0.9, 1.0))
     except XAIMedError as error:
         # Nobody knows the folder where the bundle is made, and afterwards it is gone.
         copy = folder / "models" / f"model{packing.weights.suffix.lower()}"
@@ -184,6 +194,27 @@ def _ended(classifier: Classifier, packing: Packing, job: Job) -> Ended:
 
     with torch.no_grad():
         return ended(classifier, torch.zeros(1, *_input_shape(packing)), job)
+
+
+def _look_at_range(classifier: Classifier, packing: Packing, job: Job) -> None:
+    """Ask about noise until an output tells that the network ends in no function that was not recognised.
+
+    One image after another, as some files take no more: most networks leave the range of probabilities at once.
+    """
+    import torch
+
+    from napari_xai_med.models.run import ended, read
+
+    shape, generator = _input_shape(packing), torch.Generator().manual_seed(0)
+    for k, strength in enumerate(_NOISE):
+        if not classifier.range.inside or classifier.head is Head.REGRESSION:
+            return
+        noise = torch.randn(1, *shape, generator=generator) * strength
+        with torch.no_grad():
+            end = ended(classifier, noise, job.part(k / len(_NOISE), (k + 1) / len(_NOISE)))
+        if end.ending or end.elsewhere or not bool(end.logits.isfinite().all()):
+            return
+        read(classifier, end, shape)
 
 
 def _write(packing: Packing, folder: Path) -> None:

@@ -19,6 +19,7 @@ from napari_xai_med.models.endings import Ended, Endings
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer, Head
 from napari_xai_med.models.size_guard import guarded
+from napari_xai_med.models.sliding_window import Aggregate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -145,8 +146,15 @@ def read(
             f"Layer {', '.join(hooks or {})} is the {end.ending} that {classifier.name} ends in, or comes behind it; "
             f"choose a layer before it, such as {', '.join(convolutions)}."
         )
+    if end.normalised and classifier.windows is not None and classifier.windows.aggregate is not Aggregate.MEAN:
+        # The mean alone leaves what was added to all logits of a window out of the probabilities.
+        raise ModelError(
+            f"The network of {classifier.name} gives each window's probabilities and not its logits, of which "
+            f"{classifier.windows.aggregate} needs to compare those of all windows; export it with torch.export or "
+            "without its softmax, or choose the aggregate mean."
+        )
     answer = classifier.head.answer(end.logits, count, end.ending)
-    if not end.ending:
+    if not (end.ending or end.elsewhere):
         classifier.range.note(end.logits)
     return replace(answer, notices=(*end.notices(classifier.name), *classifier.range.notices(classifier.name)))
 

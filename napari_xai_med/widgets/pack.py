@@ -314,7 +314,8 @@ class PackWidget(ControlsWidget):
         def done(classifier: Classifier) -> None:
             self.packed = folder
             names = ", ".join(classifier.class_names)
-            self.result.setText(f"{classifier.name} is packed in {folder}: {names}.")
+            told = (f"{classifier.name} is packed in {folder}: {names}.", *classifier.range.notices(classifier.name))
+            self.result.setText(" ".join(told))
             show_info(self.result.text())
 
         self.task.start(work, done)

@@ -18,6 +18,7 @@ from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.models.formats.torchscript import TorchScript
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 
 IMAGE = Image(
     np.random.default_rng(0).normal(size=(1, 12, 14)).astype(np.float32) * 3, Image.from_array(np.zeros((12, 14))).grid
@@ -62,6 +63,18 @@ ENDINGS: dict[str, tuple[Head, str, Callable[[Tensor], Tensor]]] = {
     "reshaped": (Head.SOFTMAX, "softmax", lambda z: F.softmax(z, 1).view(-1, 3, 1).reshape(-1, 3)),
     "flattened by keyword": (Head.SOFTMAX, "softmax", lambda z: torch.flatten(input=F.softmax(z, 1), start_dim=1)),
     "double and back": (Head.MULTI_LABEL, "sigmoid", lambda z: torch.sigmoid(z.to(torch.float64)).float()),
+    "joined": (Head.MULTI_LABEL, "sigmoid", lambda z: torch.cat([z[:, k : k + 1].sigmoid() for k in range(3)], 1)),
+    "joined by keyword": (
+        Head.MULTI_LABEL,
+        "sigmoid",
+        lambda z: torch.concat(tensors=[z[:, :2].sigmoid(), z[:, 2:].sigmoid()], dim=1),
+    ),
+    "stacked": (Head.MULTI_LABEL, "sigmoid", lambda z: torch.stack([z[:, k].sigmoid() for k in range(3)], 1)),
+    "images joined": (Head.SOFTMAX, "softmax", lambda z: torch.cat([row[None].softmax(1) for row in z])),
+    "clamped": (Head.ONE_LOGIT, "sigmoid", lambda z: torch.sigmoid(z).clamp(1e-6, 1 - 1e-6)),
+    "clamped in place": (Head.MULTI_LABEL, "sigmoid", lambda z: torch.sigmoid(z).clamp_(1e-6, 1 - 1e-6)),
+    "softmax clamped": (Head.SOFTMAX, "softmax", lambda z: z.softmax(1).clip(min=1e-6)),
+    "dropout": (Head.SOFTMAX, "softmax", nn.Sequential(nn.Softmax(1), nn.Dropout(0.5))),
     "squeezed wholly": (Head.SOFTMAX, "softmax", lambda z: F.softmax(z, 1).squeeze()),
     "input changed afterwards": (Head.MULTI_LABEL, "sigmoid", lambda z: (z.sigmoid(), z.add_(5))[0]),
 }
@@ -123,6 +136,16 @@ def test_what_was_changed_behind_a_sigmoid_does_not_end_in_it() -> None:
     np.testing.assert_array_equal(found.logits, own_output(end, 3)[0])
 
 
+def test_a_sigmoid_of_which_much_is_clamped_keeps_the_networks_probabilities() -> None:
+    def end(z: Tensor) -> Tensor:
+        return torch.sigmoid(z * 9).clamp(0.4, 0.6)
+
+    found = probabilities_of(end, 3, Head.MULTI_LABEL)
+    assert set(found.probabilities.round(6)) & {0.4, 0.6}
+    assert (found.ending, found.notices) == ("sigmoid", ())
+    np.testing.assert_allclose(found.probabilities, own_output(end, 3)[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("end", [torch.sigmoid, lambda z: z.softmax(1), lambda z: z * 3])
 def test_a_regression_keeps_its_own_values(end: Callable[[Tensor], Tensor]) -> None:
     found = probabilities_of(end, 3, Head.REGRESSION)
@@ -157,6 +180,7 @@ def test_one_class_of_a_softmax_has_its_own_probability() -> None:
 @pytest.mark.parametrize(
     ("end", "head", "told"),
     [
+        (lambda z: torch.cat([z[:, :4].softmax(1), z[:, 4:].softmax(1)], 1), Head.SOFTMAX, "not over its classes"),
         (lambda z: z.softmax(0), Head.SOFTMAX, "ends in a softmax that is not over its classes"),
         (lambda z: 1 / (1 + torch.exp(-z)), Head.MULTI_LABEL, "lie between 0 and 1, as if it ended in a sigmoid"),
         (lambda z: z.exp() / z.exp().sum(1, keepdim=True), Head.SOFTMAX, "sum to 1, as if it ended in a softmax"),
@@ -221,6 +245,10 @@ def test_every_output_of_torchscript_tells_its_ending(kind: str, output: str | i
     [
         (lambda z: z.softmax(1).clone().unsqueeze(2).flatten(1), "softmax"),
         (lambda z: z.log_softmax(1).exp(), "softmax"),
+        (lambda z: F.dropout(z.softmax(1), training=False), "softmax"),
+        (lambda z: torch.cat([z[:, k : k + 1].sigmoid() for k in range(3)], 1), "sigmoid"),
+        (lambda z: torch.stack([z[:, k].sigmoid() for k in range(3)], 1), "sigmoid"),
+        (lambda z: z.sigmoid().clamp(1e-6, 1 - 1e-6), "sigmoid"),
         (lambda z: z.softmax(0), ""),
     ],
 )
@@ -236,7 +264,8 @@ def test_files_tell_their_ending_however_they_are_written(
     else:
         pytest.importorskip("onnx")
         torch.onnx.export(network, (example,), path, dynamo=False)
-    found = predict(IMAGE, classifier_of(format_of(path)().load(path, nn.Identity), 2, 3))
+    head = Head.of(3, expected)
+    found = predict(IMAGE, classifier_of(format_of(path)().load(path, nn.Identity), 2, 3, head=head))
     assert found.ending == expected
     if expected:
         np.testing.assert_allclose(found.probabilities, own_output(end, 3)[0], rtol=1e-4)
@@ -244,3 +273,27 @@ def test_files_tell_their_ending_however_they_are_written(
         # Over one image each is sure of everything.
         np.testing.assert_allclose(found.logits, 1)
         assert "ends in a softmax that is not over its classes" in " ".join(found.notices)
+
+
+@pytest.mark.parametrize("aggregate", Aggregate)
+@pytest.mark.parametrize("end", [F.softmax, F.log_softmax])
+def test_windows_of_a_scripted_softmax_answer_as_the_network_or_not_at_all(
+    end: Callable[..., Tensor], aggregate: Aggregate, tmp_path: Path
+) -> None:
+    network = Ending(lambda z: end(z, dim=1), 3).eval()
+    torch.jit.trace(network, torch.zeros(1, 1, 6, 7)).save(tmp_path / "model.ts")
+    scripted = TorchScript().load(tmp_path / "model.ts", nn.Identity)
+    windows = SlidingWindow((6, 7), aggregate, overlap=0)
+    plain, other = (classifier_of(each, 2, 3, windows=windows) for each in (network, scripted))
+    if aggregate is Aggregate.MEAN:
+        np.testing.assert_allclose(predict(IMAGE, other).probabilities, predict(IMAGE, plain).probabilities, rtol=1e-4)
+        return
+    with pytest.raises(ModelError, match=f"{aggregate} needs to compare .* export it with torch.export or without"):
+        predict(IMAGE, other)
+    # What a sigmoid was given can be told.
+    sigmoids = Ending(torch.sigmoid, 3).eval()
+    torch.jit.trace(sigmoids, torch.zeros(1, 1, 6, 7)).save(tmp_path / "sigmoids.ts")
+    scripted = TorchScript().load(tmp_path / "sigmoids.ts", nn.Identity)
+    pair = (classifier_of(each, 2, 3, windows=windows, head=Head.MULTI_LABEL) for each in (sigmoids, scripted))
+    expected, found = (predict(IMAGE, each).probabilities for each in pair)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exported_networks import export, load, small
 from helpers import classifier_of, write_bundle
 from monai.networks.nets import DenseNet121
 from torch import nn
@@ -22,55 +23,14 @@ from napari_xai_med import Image, explain, load_model, predict
 from napari_xai_med.errors import ModelError, UntrustedError
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.formats.exported import Exported
-from napari_xai_med.models.graphs.program import Program
 from napari_xai_med.models.receptive_field import trace_layers
 
 CONFIG = {"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "ScaleIntensityd", "keys": "image"}]}}
 
 
-class Small(nn.Module):
-    """A 3D network that uses one module twice, and ends in a function if asked to."""
-
-    def __init__(self, ending: str = "") -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(inplace=True), nn.MaxPool3d(2)
-        )
-        self.conv, self.relu = nn.Conv3d(4, 4, 3, padding=1), nn.ReLU()
-        self.drop, self.fc = nn.Dropout(0.5), nn.Linear(4, 2)
-        self.ending = ending
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.features(x)
-        y = self.relu(self.conv(y) + y)
-        y = self.relu(self.conv(y))
-        logits = self.fc(self.drop(y).flatten(2).mean(2))
-        return {"softmax": logits.softmax(-1), "sigmoid": logits.sigmoid()}.get(self.ending, logits)
-
-
-def small(ending: str = "") -> Small:
-    torch.manual_seed(0)
-    network = Small(ending)
-    with torch.no_grad():
-        # Statistics that are not those of a fresh network.
-        network.train()(torch.randn(4, 1, 16, 16, 16))
-    return network.eval()
-
-
 def dense() -> nn.Module:
     torch.manual_seed(0)
     return DenseNet121(2, 1, 3).eval()
-
-
-def export(network: nn.Module, path: Path, shape: tuple[int, ...], **options: Any) -> Path:
-    torch.export.save(torch.export.export(network, (torch.rand(shape),), **options), path)
-    return path
-
-
-def load(path: Path) -> Program:
-    program = Exported().load(path, nn.Identity)
-    assert isinstance(program, Program)
-    return program
 
 
 CASES = [
@@ -98,75 +58,6 @@ def test_it_answers_and_explains_as_the_original_does(
     ]
     np.testing.assert_allclose(maps[1], maps[0], atol=1e-5 * float(np.abs(maps[0]).max()))
     assert maps[0].max() > 0
-
-
-@pytest.mark.parametrize("ending", ["softmax", "sigmoid"])
-def test_an_ending_is_taken_off(ending: str, tmp_path: Path) -> None:
-    path = export(small(ending), tmp_path / "a.pt2", (1, 1, 16, 16, 16))
-    images = torch.rand(1, 1, 16, 16, 16)
-    torch.testing.assert_close(load(path)(images), small()(images))
-    assert load(path).ending == ending
-    facts = Exported().facts(path)
-    assert facts.input_shape == (1, 16, 16, 16)
-    assert [(output.numbers, output.ending) for output in facts.outputs] == [(2, ending)]
-
-
-class Ends(nn.Module):
-    """Several outputs, each of which ends otherwise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 3, 3)
-
-    def logits(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        y = self.conv(x)
-        row = y.mean((2, 3))
-        return {"map": y, "kept.p": row, "kept.q": row + 1, "in place": row * 2, "rows": row, "twice": row.sigmoid()}
-
-    def forward(self, x: torch.Tensor) -> dict[str, Any]:
-        z = self.logits(x)
-        return {
-            "map": z["map"].softmax(1),
-            "kept": {
-                "p": z["kept.p"][..., None, None].softmax(1).flatten(1),
-                "q": z["kept.q"].sigmoid()[None].squeeze(0),
-            },
-            "in place": z["in place"].sigmoid_(),
-            "rows": z["rows"].softmax(0),
-            "twice": z["twice"].softmax(1),
-        }
-
-
-def test_outputs_have_the_names_of_a_dict_and_each_its_own_ending(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network, images = Ends().eval(), torch.rand(1, 1, 8, 8)
-    program = load(export(network, tmp_path / "a.pt2", (1, 1, 8, 8)))
-    expected = network.logits(images)
-    endings = ["softmax", "softmax", "sigmoid", "sigmoid", "", "softmax"]
-    assert [program.endings[name] for name in expected] == endings
-    expected["rows"] = expected["rows"].softmax(0)
-    for answer, (name, logits), facts in zip(program(images), expected.items(), program.facts.outputs, strict=True):
-        torch.testing.assert_close(answer, logits)
-        assert (facts.name, facts.numbers) == (name, 3)
-    classifier = classifier_of(program, 2, 3, output="twice")
-    prediction = predict(Image.from_array(images[0, 0].numpy()), classifier)
-    # Nothing is taken off once more: below this softmax lies a sigmoid.
-    np.testing.assert_allclose(prediction.probabilities, network(images)["twice"][0].detach(), atol=1e-6)
-    assert prediction.ending == "softmax"
-
-
-def test_a_dict_of_one_output_may_be_named(tmp_path: Path) -> None:
-    class One(Small):
-        def forward(self, x: torch.Tensor) -> Any:
-            return {"logits": super().forward(x)}
-
-    torch.manual_seed(0)
-    program = load(export(One().eval(), tmp_path / "a.pt2", (1, 1, 16, 16, 16)))
-    image = Image.from_array(np.random.default_rng(0).normal(size=(16, 16, 16)))
-    answers = [predict(image, classifier_of(program, 3, output=name)).logits for name in (None, "logits")]
-    np.testing.assert_array_equal(*answers)
-    with pytest.raises(ModelError, match="has a single output; take 'other' out"):
-        predict(image, classifier_of(program, 3, output="other"))
 
 
 def test_files_of_older_versions_are_refused_with_advice(tmp_path: Path) -> None:

@@ -240,3 +240,14 @@ def test_a_softmax_along_another_axis_than_the_classes_is_kept(tmp_path: Path) -
     network, x = load_keras(path), images(rows)
     assert network.ending == ""
     np.testing.assert_allclose(asked(network, x), in_keras(rows, x), atol=1e-5)
+
+
+def test_sigmoids_side_by_side_are_not_applied_again(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 10, 1))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, layers.Concatenate()([layers.Dense(1, "sigmoid")(pooled) for _ in range(3)]))
+    x = images(model, 1)
+    network = load_keras(saved(randomised(model), tmp_path / "m.keras"))
+    found = predict(Image.from_array(x[0, ..., 0]), classifier_of(network, 2, 3, head=Head.MULTI_LABEL))
+    np.testing.assert_allclose(found.probabilities, in_keras(model, x)[0], atol=1e-5)
+    assert found.ending == "sigmoid"

@@ -12,7 +12,7 @@ from matrix import Case, cases
 from safetensors.torch import save_file
 from torch import nn
 
-from napari_xai_med import explain, load_model, predict
+from napari_xai_med import Image, explain, load_model, predict
 from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.models.architectures import build
@@ -218,3 +218,48 @@ def test_the_command_line_packs(weights: Path, tmp_path: Path, capsys: pytest.Ca
     own = load_model(tmp_path / "other").facts
     assert own["network_data_format"]["inputs"]["image"]["value_range"] == [0, 1]
     assert own["napari_xai_med"]["spacing"] == [0.7, 5]
+
+
+class Pooled(nn.Module):
+    """Gives nearly the same for all noise of one strength: what its bias is."""
+
+    def __init__(self, kind: str, outputs: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.linear, self.kind = nn.Conv2d(1, 4, 3), nn.Linear(4, outputs), kind
+        with torch.no_grad():
+            self.linear.bias.fill_(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.linear(self.conv(x).relu().mean((2, 3)))
+        if self.kind == "sigmoid":
+            return 1 / (1 + torch.exp(-z))
+        return z.exp() / z.exp().sum(1, keepdim=True) if self.kind == "softmax" else z
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "head", "told"),
+    [
+        ("sigmoid", 1, "one_logit", "lie between 0 and 1, as if it ended in a sigmoid"),
+        ("sigmoid", 3, "multi_label", "lie between 0 and 1, as if it ended in a sigmoid"),
+        ("sigmoid", 3, "softmax", "lie between 0 and 1, as if it ended in a sigmoid"),
+        ("softmax", 3, "softmax", "sum to 1, as if it ended in a softmax"),
+        ("sigmoid", 1, "regression", ""),
+        ("linear", 1, "one_logit", ""),
+        ("linear", 3, "softmax", ""),
+    ],
+)
+def test_an_ending_that_was_not_recognised_is_told_at_once(
+    kind: str, outputs: int, head: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, names = tmp_path / "m.ts", "abc"[: 2 if head == "one_logit" else outputs]
+    torch.jit.trace(Pooled(kind, outputs).eval(), torch.zeros(1, 1, 16, 16)).save(file)
+    packing = Packing(weights=file, class_names=tuple(names), head=head, input_shape=(1, 16, 16))
+    notices = predict(Image.from_array(np.eye(16)), pack(packing, tmp_path / "a")).notices
+    assert len(notices) == bool(told)
+    assert told in " ".join(notices)
+    command = ["pack", str(file), "--out", str(tmp_path / "b"), "--classes", *names, "--head", head]
+    assert main([*command, "--input-shape", "1,16,16"]) == 0
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert ("recognised" in printed) == bool(told)

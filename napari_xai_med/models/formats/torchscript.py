@@ -45,7 +45,7 @@ _ENDINGS = {"sigmoid": "sigmoid", "special_expit": "sigmoid", "softmax": "softma
 _SHAPING = frozenset(
     (
         *("squeeze", "unsqueeze", "flatten", "view", "reshape", "permute", "transpose", "contiguous", "clone"),
-        *("select", "slice", "to", "type_as", "detach"),
+        *("select", "slice", "to", "type_as", "detach", "dropout", "clamp", "clamp_min", "clamp_max", "clip"),
     )
 )
 
@@ -106,6 +106,10 @@ def _ending(value: Any) -> str:
         return found.pop() if len(found) == 1 else ""
     if kind == "exp":
         return "softmax" if _ending(node.input()) == "log_softmax" else ""
+    if kind in ("cat", "stack"):
+        # Only a sigmoid's parts may lie along any axis.
+        found = {_ending(part) for part in next(node.inputs()).node().inputs()}
+        return "sigmoid" if found == {"sigmoid"} else ""
     return _ending(next(node.inputs())) if kind in _SHAPING else ""
 
 

@@ -101,7 +101,8 @@ def cut_endings(
         for position, k in enumerate(cut.chain):
             node = deepcopy(dict(nodes[k]))
             made = f" {position} of {output}"
-            node["inputs"] = [*_between(value, made)["inputs"], *node["inputs"][1:]]
+            # Dropout's first argument has another name than that of the others.
+            node["inputs"] = [node["inputs"][0] | {"arg": {"as_tensor": {"name": value}}}, *node["inputs"][1:]]
             node["outputs"] = _between(value, made)["outputs"]
             result.append(node)
             value = made
