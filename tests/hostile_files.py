@@ -381,7 +381,7 @@ def empty_folder(folder: Path) -> Path:
     return folder / "empty"
 
 
-@broken("There is no bundle folder or zip")
+@broken("has to be packed first")
 def weights_without_a_bundle(folder: Path) -> Path:
     torch.save(SmallCNN(3, 1, 2).state_dict(), folder / "weights.pt")
     return folder / "weights.pt"

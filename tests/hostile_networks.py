@@ -90,6 +90,22 @@ def script_that_never_ends(folder: Path) -> Path:
     return _script(folder, "    return", "    while True:\n      pass\n    return")
 
 
+@untrusted("'range(1000000000000000)'")
+def script_that_hardly_ends(folder: Path) -> Path:
+    return _script(folder, "    return", f"    for i in range({10**15}):\n      pass\n    return")
+
+
+@untrusted("'range(10000)'")
+def script_of_loops_in_loops(folder: Path) -> Path:
+    loops = "    for i in range(10000):\n      for j in range(10000):\n        pass\n"
+    return _script(folder, "    return", f"{loops}    return")
+
+
+@untrusted("'__torch__.torch.classes.profiling._ScriptProfile'")
+def script_with_a_class_of_c(folder: Path) -> Path:
+    return _script(folder, "    return", "    __torch__.torch.classes.profiling._ScriptProfile().enable()\n    return")
+
+
 @broken("PyTorch did not write")
 def script_that_python_reads_otherwise(folder: Path) -> Path:
     return _script(folder, "    return", "    # comment\r    return")

@@ -9,6 +9,7 @@ from napari_xai_med.models.bundle import load_bundle, read_class_names
 from napari_xai_med.models.bundle_files import opened, read_files
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.devices import AUTO, pick
+from napari_xai_med.models.formats.base import formats
 from napari_xai_med.models.trusted import remember
 from napari_xai_med.samples import embedded_classifiers
 
@@ -68,5 +69,10 @@ def _folder(source: str | Path) -> Path:
     if not folder.exists() and str(source) in embedded:
         return embedded[str(source)]
     if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() == ".zip"):
+        if folder.is_file() and any(folder.suffix.lower() in kind.suffixes for kind in formats().values()):
+            raise ModelError(
+                f"{source} is a network's file and has to be packed first: napari-xai-med pack {source} --classes … "
+                "--out FOLDER, or Plugins > XAI Med > Pack a classifier; then give that folder."
+            )
         raise ModelError(f"There is no bundle folder or zip {source}; give its path, or one of {', '.join(embedded)}.")
     return folder

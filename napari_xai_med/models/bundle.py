@@ -7,7 +7,7 @@ with `network_def` and `preprocessing`, and the network's file `models/model.*` 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,18 @@ from napari_xai_med.models.config_files import check_content, config_bytes, find
 from napari_xai_med.models.metadata import names_and_head, read_metadata
 from napari_xai_med.models.own_code import own_code
 from napari_xai_med.models.size_guard import SizeGuard
-from napari_xai_med.models.trust import without_code
+from napari_xai_med.models.trust import plain_values, without_code
 from napari_xai_med.models.trusted import trusted_bundles
-from napari_xai_med.preprocessing.base import READING, AnyStep, applied, read_steps
+from napari_xai_med.preprocessing.base import (
+    KEY,
+    READING,
+    READING_NAMES,
+    REMOVED,
+    AnyStep,
+    applied,
+    plain_name,
+    read_steps,
+)
 from napari_xai_med.samples import embedded_classifiers
 
 if TYPE_CHECKING:
@@ -56,12 +65,12 @@ def load_bundle(source: Path, *, trust: bool = False) -> Classifier:
         kind_of_file = kind()
         with own_code(folder) if trusted else nullcontext():
             network = kind_of_file.load(path, lambda: _build(folder, source, config, network_key, path)).eval()
-            preprocessing = _preprocessing(folder, source, config)
+            preprocessing, key = _preprocessing(folder, source, config, files.metadata)
         return Classifier(
             name=known.name,
             network=network,
             preprocessing=preprocessing,
-            steps=_steps(config),
+            steps=_steps(config, key),
             class_names=known.class_names,
             head=known.head,
             spatial_dims=known.spatial_dims,
@@ -89,7 +98,18 @@ def _checked(config: dict[str, Any], source: Path, network_key: tuple[str, ...],
     for key in needed:
         if key not in config:
             raise ModelError(f"{source.name} has no {key} in configs/inference.json; add it.")
+    config = _with_known_reading(config)
     return config if trusted else without_code(config, *needed)
+
+
+def _with_known_reading(content: Any) -> Any:
+    """A copy of a configuration with a step of reading that MONAI has in the place of those that it had once."""
+    if isinstance(content, dict):
+        target = content.get("_target_")
+        if isinstance(target, str) and plain_name(target) in REMOVED:
+            return dict(READING[1])
+        return {key: _with_known_reading(value) for key, value in content.items()}
+    return [_with_known_reading(value) for value in content] if isinstance(content, list) else content
 
 
 def _build(folder: Path, source: Path, config: dict[str, Any], key: str, weights: Path | None = None) -> Any:
@@ -118,8 +138,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _preprocessing(folder: Path, source: Path, config: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """The bundle's transforms behind the reading of the file, which has been done."""
+def _preprocessing(
+    folder: Path, source: Path, config: dict[str, Any], metadata: dict[str, Any]
+) -> tuple[Callable[[Tensor], Tensor], str]:
+    """The bundle's transforms behind the reading of the file, which has been done, and what they call the image."""
     from monai.transforms import Compose, Transform
 
     transform = _build(folder, source, config, "preprocessing")
@@ -127,23 +149,47 @@ def _preprocessing(folder: Path, source: Path, config: dict[str, Any]) -> Callab
         raise ModelError(f"The preprocessing of {source.name} is no transform of MONAI; correct it.")
     steps = transform.flatten().transforms if isinstance(transform, Compose) else [transform]
     # The image is read already and has its channels first.
-    reading = tuple(str(entry["_target_"]).removesuffix("d") for entry in READING)
-    return applied(Compose([step for step in steps if not type(step).__name__.startswith(reading)]), source.name)
+    steps = [step for step in steps if not type(step).__name__.startswith(READING_NAMES)]
+    key = _image_key(steps, metadata, source.name)
+    return applied(Compose(steps), source.name, key), key
 
 
-def _steps(config: dict[str, Any]) -> tuple[AnyStep, ...] | None:
+def _image_key(steps: Sequence[Any], metadata: dict[str, Any], name: str) -> str:
+    """What transforms of dictionaries call the image."""
+    from monai.transforms import MapTransform
+
+    used = {str(key) for step in steps if isinstance(step, MapTransform) for key in step.keys}
+    if not used or KEY in used:
+        return KEY
+    if len(used) == 1:
+        return used.pop()
+    inputs = metadata.get("network_data_format", {}).get("inputs", {})
+    if len(inputs) == 1 and used.issuperset(inputs):
+        return str(next(iter(inputs)))
+    raise ModelError(
+        f"The preprocessing of {name} works on {', '.join(sorted(used))}, and which is the image is not told; call it "
+        f"{KEY!r} in configs/inference.json."
+    )
+
+
+def _steps(config: dict[str, Any], key: str) -> tuple[AnyStep, ...] | None:
     """The preprocessing as steps that can be seen and changed; None if a configuration can't say it."""
     from monai.bundle import ConfigParser
 
     try:
-        content = ConfigParser(config).get_parsed_content("preprocessing", instantiate=False)
+        content = ConfigParser(plain_values(config)).get_parsed_content("preprocessing", instantiate=False)
         content = _plain(content, {})
         check_content(content, "preprocessing")
         json.dumps(content)
         entries = content.get("transforms", [content]) if str(content["_target_"]).endswith("Compose") else [content]
-        return read_steps(entries)
+        return read_steps([_renamed(entry, key) for entry in entries])
     except (RuntimeError, TypeError, ValueError, KeyError, InputError):
         return None
+
+
+def _renamed(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    """A transform of the image under our name for it."""
+    return {k: KEY if k.endswith(("key", "keys")) and v in (key, [key]) else v for k, v in entry.items()}
 
 
 def _plain(content: Any, made: dict[int, Any]) -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 
 from napari_xai_med.image import Image
 from napari_xai_med.models.classifier import Classifier, NetworkInput
+from napari_xai_med.models.metadata import limits_in
+from napari_xai_med.preprocessing.base import plain_name
 
 _TOLERANCE = 0.05
 """Share of the stated range by which an image's spacing or an input's values may leave it."""
@@ -37,10 +39,19 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
     sentences = (
         *classifier.network_facts.notices,
         _about_units(classifier, image, str(stated.get("format")).lower(), str(stated.get("modality") or "n/a")),
-        _about_spacing(classifier, image, own.get("spacing") or None),
-        _about_values(classifier, image, network_input, stated.get("value_range") or None),
+        _about_spacing(classifier, image, limits_in(own, "spacing")),
+        _about_values(classifier, image, network_input, _range(classifier, stated)),
     )
     return tuple(sentence for sentence in sentences if sentence)
+
+
+def _range(classifier: Classifier, stated: dict[str, Any]) -> list[float] | None:
+    """The range of the network's input; None if there is none, or what is stated is that of the raw image."""
+    limits = limits_in(stated, "value_range")
+    targets = (step.config().get("_target_") for step in classifier.steps or ())
+    # About zero after this step, so that a range without negative values is of what is before it.
+    centred = any(plain_name(str(target)) == "NormalizeIntensity" for target in targets)
+    return None if limits is not None and limits[0] >= 0 and centred else limits
 
 
 def _about_units(classifier: Classifier, image: Image, units: str, modality: str) -> str:

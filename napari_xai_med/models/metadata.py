@@ -13,6 +13,7 @@ from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.preprocessing.base import KEY
 
 _MOST_CLASSES = 100_000
+_COUNT = 'a whole number above 0 or "*" for any'
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def read_metadata(content: dict[str, Any], name: str) -> Metadata:
     if image is None:
         raise ModelError(f"{name} does not say what its network takes; add network_data_format to metadata.json.")
     class_names, head = names_and_head(content, name)
-    _check_limits(reader, image, own)
-    channels = reader.value(image, "num_channels", _is_count, "a whole number above 0", 1, "inputs.image.")
+    any_number = image.get("num_channels") == "*"
+    channels = 0 if any_number else reader.value(image, "num_channels", _is_count, _COUNT, 1, "inputs.image.")
     return Metadata(
         name=str(reader.value(content, "name", _is_text, "a text", "") or name),
         class_names=class_names,
@@ -148,13 +149,13 @@ def _spatial_dims(reader: _Reader, image: dict[str, Any], own: dict[str, Any]) -
     return dims
 
 
-def _check_limits(reader: _Reader, image: dict[str, Any], own: dict[str, Any]) -> None:
-    """What an image is compared with before it is classified."""
-    reader.value(image, "format", _is_text, "a text", None, "inputs.image.")
-    for group, key, place in ((image, "value_range", "inputs.image."), (own, "spacing", "napari_xai_med.")):
-        wanted = "two numbers, the smaller one first"
-        # Published bundles leave the range empty where they do not know it.
-        reader.value(group, key, lambda v: v == [] or _is_range(v), wanted, None, place)
+def limits_in(group: dict[str, Any], key: str) -> list[float] | None:
+    """The smallest and largest number that an image is compared with; None for what is no range.
+
+    Published bundles write all sorts of things where they do not know it, and are used without the comparison.
+    """
+    found = group.get(key)
+    return found if _is_range(found) else None
 
 
 def _windows(own: dict[str, Any], name: str) -> SlidingWindow | None:

@@ -12,6 +12,8 @@ from types import ModuleType
 CODE_SUFFIXES = (".py", ".pyc", ".pyd", ".so")
 """Endings of files that Python can import."""
 
+_INSTALLED = frozenset(("site-packages", "dist-packages"))
+
 
 @contextmanager
 def own_code(folder: Path) -> Iterator[None]:
@@ -22,7 +24,8 @@ def own_code(folder: Path) -> Iterator[None]:
     folder : Path
         The bundle's folder; `network.py` in it is the module `network`.
     """
-    names = {path.name.partition(".")[0] for path in folder.iterdir()}
+    own = (path for path in folder.iterdir() if path.is_dir() or path.suffix in CODE_SUFFIXES)
+    names = {name for path in own if not _is_needed(name := path.name.partition(".")[0])}
 
     def loaded() -> dict[str, ModuleType]:
         return {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
@@ -42,3 +45,11 @@ def own_code(folder: Path) -> Iterator[None]:
         for name in loaded():
             del sys.modules[name]
         sys.modules.update(others)
+
+
+def _is_needed(name: str) -> bool:
+    """Whether this is a module of Python, of ours or of an installed package that is in use and can't be replaced."""
+    if name in sys.stdlib_module_names or name == __name__.partition(".")[0]:
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file is not None and not _INSTALLED.isdisjoint(Path(file).parts)

@@ -27,6 +27,7 @@ from napari_xai_med.preprocessing.steps import PadOrCrop, Resize, ToColours, ToG
 
 if TYPE_CHECKING:
     from napari_xai_med.models.endings import Ended
+    from napari_xai_med.models.formats.facts import NetworkFacts
 
 AUTO = "auto"
 
@@ -138,9 +139,7 @@ def pack(packing: Packing, folder: str | Path, job: Job | None = None) -> Classi
     target = Path(folder).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists already; give a new folder.")
-    kind = format_of(packing.weights)
-    if not kind.has_architecture and not packing.architecture:
-        raise InputError(f"{packing.weights.name} holds weights only; name the architecture that they belong to.")
+    _facts(packing)
     if not packing.class_names or not all(name.strip() for name in packing.class_names):
         raise InputError("Give the class names, in the order of the network's outputs.")
     try:
@@ -242,6 +241,15 @@ def _architecture(packing: Packing) -> Architecture | None:
     return find(packing.architecture) if packing.architecture else None
 
 
+def _facts(packing: Packing) -> NetworkFacts | None:
+    """What the file says of its network; an `InputError` if it needs an architecture that is not named."""
+    kind = format_of(packing.weights)
+    facts = kind().facts(packing.weights)
+    if not kind.has_architecture and not packing.architecture:
+        raise InputError(f"{packing.weights.name} holds weights only; name the architecture that they belong to.")
+    return facts
+
+
 def _options(packing: Packing) -> dict[str, Any]:
     """The architecture's options, with as many logits as the class names tell."""
     architecture = _architecture(packing)
@@ -271,7 +279,7 @@ def _input_shape(packing: Packing) -> tuple[int, ...]:
     if architecture is not None:
         own: tuple[int | None, ...] = architecture.input_shape(**_options(packing))
     else:
-        facts = format_of(packing.weights)().facts(packing.weights)
+        facts = _facts(packing)
         own = facts.input_shape if facts else ()
     if packing.windows and own:
         return (own[0] or 1, *packing.windows.roi_size)

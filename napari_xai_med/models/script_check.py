@@ -50,6 +50,9 @@ _SYNTAX = (
 )
 """Without `while`, which may never end."""
 
+_MOST_TURNS = 10**6
+"""Of loops whose number of turns is written out."""
+
 # What TorchScript and Python could read differently; PyTorch writes neither.
 _AMBIGUOUS = re.compile(r"[^\n\x20-\x7e]|\\\n|\"\"\"|'''")
 
@@ -84,6 +87,7 @@ class _Checker(ast.NodeVisitor):
     def __init__(self, where: str) -> None:
         self._where = where
         self._in_method = False
+        self._turns = 1
 
     def _refuse(self, what: str) -> None:
         raise UntrustedError(
@@ -104,6 +108,17 @@ class _Checker(ast.NodeVisitor):
             self.visit(part)
             self._in_method = False
 
+    def visit_For(self, node: ast.For) -> None:
+        """A loop; with those around it, it may not take so many turns that it never ends."""
+        around = self._turns
+        for number in node.iter.args if isinstance(node.iter, ast.Call) else ():
+            if isinstance(number, ast.Constant) and isinstance(number.value, int):
+                self._turns *= max(number.value, 1)
+        if self._turns > _MOST_TURNS:
+            self._refuse(ast.unparse(node.iter))
+        self.generic_visit(node)
+        self._turns = around
+
     def visit_Name(self, node: ast.Name) -> None:
         """A name by itself: PyTorch and its operators can't be stored under another one."""
         if node.id in ("torch", "ops", "fork", "awaitable", "getattr"):
@@ -113,6 +128,9 @@ class _Checker(ast.NodeVisitor):
         """A dotted name: an operator, a class of this file, or something of a value."""
         path = _path(node)
         if path[:1] == ["__torch__"]:
+            if path[1:3] == ["torch", "classes"]:
+                # Not a class of this file: it is written in C++.
+                self._refuse(".".join(path))
             return
         if path[:1] == ["torch"]:
             if len(path) != 2 or not _allowed(path[1]):

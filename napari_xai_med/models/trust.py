@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from copy import deepcopy
 from inspect import signature
 from pydoc import locate
 from typing import Any, NoReturn
 
 from napari_xai_med.errors import UntrustedError
 
-TRUSTED_PACKAGES = ("monai.networks.", "monai.transforms.", "torch.nn.", "napari_xai_med.")
+TRUSTED_PACKAGES = (
+    *("monai.networks.", "monai.transforms.", "torch.nn."),
+    *("napari_xai_med.models.architectures.", "napari_xai_med.models.small_cnn."),
+    "napari_xai_med.preprocessing.transforms.",
+)
 
 OWN_FUNCTIONS = ("napari_xai_med.models.architectures.build",)
 """Not a class, but ours: it builds networks by name, and only those of the registry."""
@@ -23,8 +26,19 @@ OWN_FUNCTIONS = ("napari_xai_med.models.architectures.build",)
 READERS = ("ITKReader", "NibabelReader", "NrrdReader", "NumpyReader", "PILReader", "PydicomReader")
 """What a step that reads files may name as its reader; MONAI would look any other name up and call it."""
 
-_PLAIN_KEYS = ("_target_", "_desc_", "_disabled_", "_requires_")
+_PLAIN_KEYS = ("_target_", "_disabled_", "_requires_")
 """Keys with a meaning for MONAI's parser that can't run anything; `_mode_` and `_debug_` start a debugger."""
+
+_TYPES = {
+    **{
+        name: name for name in ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64")
+    },
+    **{"half": "float16", "float": "float32", "double": "float64", "short": "int16", "int": "int32", "long": "int64"},
+    "bool": "bool",
+}
+_TYPE = re.compile(r"\$\s*(?:torch|np|numpy)\.(\w+)\s*")
+_DEVICE = re.compile(r"\$\s*torch\.device\((?:[^()]|\([^()]*\))*\)\s*")
+_REFERENCE = re.compile(r"@[\w#:]+")
 
 _HOW = "if you trust its author, say so: trust=True in Python, --trust on the command line, 'Trust' in the widget"
 _LONGEST = 300
@@ -54,17 +68,35 @@ def without_code(config: dict[str, Any], *roots: str, reading: bool = True) -> d
     UntrustedError
         At the first expression, macro or foreign class.
     """
-    kept = deepcopy(_reachable(config, roots))
+    kept: dict[str, Any] = _reachable(plain_values(config), roots)
     for entry in _entries(kept):
         if isinstance(entry, dict):
             for key in entry:
-                if key.startswith("_") and key.endswith("_") and key not in _PLAIN_KEYS:
+                plain = key in _PLAIN_KEYS or (key == "_mode_" and entry[key] == "default")
+                if key.startswith("_") and key.endswith("_") and not plain:
                     _refuse(f"it sets {key} to {entry[key]!r}")
             if "_target_" in entry:
                 _check_target(entry, reading=reading)
         elif entry.startswith(("$", "%")):
             _refuse(f"it holds the expression {entry!r}")
     return kept
+
+
+def plain_values(content: Any) -> Any:
+    """A copy of a configuration with the expressions that published bundles write for plain values as these values.
+
+    A type of numbers becomes its name, a device the processor, where images are prepared; descriptions are left out.
+    """
+    if isinstance(content, dict):
+        return {key: plain_values(value) for key, value in content.items() if key != "_desc_"}
+    if isinstance(content, list):
+        return [plain_values(value) for value in content]
+    if isinstance(content, str):
+        found = _TYPE.fullmatch(content)
+        if found and found[1] in _TYPES:
+            return _TYPES[found[1]]
+        return "cpu" if _DEVICE.fullmatch(content) else content
+    return content
 
 
 def _reachable(config: dict[str, Any], roots: tuple[str, ...]) -> dict[str, Any]:
@@ -75,7 +107,9 @@ def _reachable(config: dict[str, Any], roots: tuple[str, ...]) -> dict[str, Any]
         key = waiting.pop()
         if key in config and key not in kept:
             kept[key] = config[key]
-            references = " ".join(e for e in _entries(config[key]) if isinstance(e, str) and "@" in e)
+            # To MONAI a text is a reference only as a whole, unless it is an expression, which is refused.
+            texts = (e for e in _entries(config[key]) if isinstance(e, str))
+            references = " ".join(text for text in texts if _REFERENCE.fullmatch(text))
             # A relative reference (@##name) may lead to the top as well, so that every part is followed.
             waiting += re.findall(r"\w+", references)
     return kept
@@ -143,7 +177,7 @@ def locate_class(target: str) -> type | None:
     else:
         found = getattr(monai.transforms, target, None) or getattr(monai.networks.nets, target, None)
     bases = (torch.nn.Module, monai.transforms.Transform)
-    if isinstance(found, type) and issubclass(found, bases) and found.__module__.startswith(TRUSTED_PACKAGES):
+    if isinstance(found, type) and issubclass(found, bases) and f"{found.__module__}.".startswith(TRUSTED_PACKAGES):
         return found if locate(f"{found.__module__}.{found.__qualname__}") is found else None
     return None
 

@@ -23,6 +23,11 @@ READING: tuple[dict[str, Any], ...] = (
 )
 """How a configuration begins. Here the image has been read already, and these are skipped."""
 
+REMOVED = ("AsChannelFirst", "AddChannel")
+"""Steps of reading that MONAI had once, and published bundles still name."""
+
+READING_NAMES = ("LoadImage", "EnsureChannelFirst", *REMOVED)
+
 
 @dataclass(frozen=True)
 class Step(ABC):
@@ -134,10 +139,10 @@ def read_steps(entries: Sequence[Mapping[str, Any]]) -> tuple[AnyStep, ...]:
     for entry in entries:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("_target_"), str):
             raise InputError(f"{entry!r} is no preprocessing step; it needs a _target_.")
-        target = _plain(entry["_target_"])
-        if target.startswith(("LoadImage", "EnsureChannelFirst")):
+        target = plain_name(entry["_target_"])
+        if target.startswith(READING_NAMES):
             continue
-        known = (kind.read(entry) for kind in steps().values() if _plain(kind.target) == target)
+        known = (kind.read(entry) for kind in steps().values() if plain_name(kind.target) == target)
         found.append(next((step for step in known if step is not None), Other(entry)))
     return tuple(found)
 
@@ -177,8 +182,10 @@ def transform_of(chosen: Sequence[AnyStep], name: str) -> Callable[[Tensor], Ten
         raise InputError(f"The preprocessing can't be built: {one_line(error.__cause__ or error)}.") from error
 
 
-def applied(transform: Callable[[Any], Any], name: str) -> Callable[[Tensor], Tensor]:
+def applied(transform: Callable[[Any], Any], name: str, key: str = KEY) -> Callable[[Tensor], Tensor]:
     """A transform of dictionaries as a function of an image, with one sentence for what goes wrong in it.
+
+    The image stands in the dictionary under `key`.
 
     Raises
     ------
@@ -190,7 +197,7 @@ def applied(transform: Callable[[Any], Any], name: str) -> Callable[[Tensor], Te
     def apply(image: Tensor) -> Tensor:
         try:
             with SizeGuard.for_image(image.numel()):
-                result: Tensor = transform({KEY: image})[KEY]
+                result: Tensor = transform({key: image})[key]
         except XAIMedError:
             raise
         except Exception as error:
@@ -216,7 +223,7 @@ def _defaults(kind: type[Step]) -> dict[str, Any]:
     }
 
 
-def _plain(target: str) -> str:
+def plain_name(target: str) -> str:
     """A transform's name without its package and the letters that mark its dictionary form."""
     name = target.rsplit(".", 1)[-1]
     for ending in ("Dict", "d", "D"):

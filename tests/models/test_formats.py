@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from helpers import write_bundle
 from safetensors.torch import save_file
 
 from napari_xai_med import Image, explain, load_model, predict
+from napari_xai_med.cli import main
 from napari_xai_med.errors import ModelError, UntrustedError
 from napari_xai_med.models import archives, bundle_files
 from napari_xai_med.models.formats.base import Gives, formats
@@ -159,3 +161,88 @@ def test_broken_files_are_one_sentence(suffix: str, content: bytes, tmp_path: Pa
     (bundle / "models" / f"model{suffix}").write_bytes(content)
     with pytest.raises(ModelError, match=r"is not a|not fit"):
         load_model(bundle)
+
+
+def prefixed(prefix: str) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{key}": value for key, value in network().state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        *({key: prefixed(""), "epoch": 3} for key in ("state_dict", "model_state_dict", "model", "network", "state")),
+        {"net": prefixed(""), "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}},
+        *(prefixed(prefix) for prefix in ("module.", "_orig_mod.", "model.", "net.", "network.", "_orig_mod.module.")),
+        {"state_dict": prefixed("model."), "hyper_parameters": {"lr": 0.1}},
+        {"model": {"state_dict": prefixed("module.")}},
+        # Of another network, such as that of a teacher.
+        {"model": prefixed("module."), "net": {"weight": torch.zeros(3)}},
+    ],
+    ids=lambda checkpoint: ", ".join(list(checkpoint)[:2]),
+)
+def test_weights_are_found_in_the_checkpoints_of_training(checkpoint: Any, tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b")
+    expected = predict(IMAGE, load_model(bundle)).logits
+    torch.save(checkpoint, bundle / "models" / "model.pt")
+    np.testing.assert_array_equal(predict(IMAGE, load_model(bundle)).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "said"),
+    [
+        ({"model": prefixed(""), "state_dict": prefixed("module.")}, "2 sets of weights that fit the network"),
+        ({"teacher": prefixed("")}, "do not fit the network"),
+        (prefixed("module.") | {"loss.weight": torch.zeros(2)}, "do not fit the network"),
+    ],
+)
+def test_weights_are_not_guessed(checkpoint: Any, said: str, tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b")
+    torch.save(checkpoint, bundle / "models" / "model.pt")
+    with pytest.raises(ModelError, match=said):
+        load_model(bundle)
+
+
+def whole(path: Path) -> None:
+    torch.save(network(), path)
+
+
+def script(path: Path) -> None:
+    save(".ts", path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (
+            whole,
+            r"holds objects of Python \(napari_xai_med\.models\.small_cnn\.SmallCNN\).*save\(network\.state_dict",
+        ),
+        (script, r"is TorchScript and not a state dict: name it model\.ts"),
+    ],
+)
+def test_networks_that_are_named_as_weights_say_what_they_are(
+    write: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make(tmp_path / "b")
+    path = bundle / "models" / "model.pt"
+    write(path)
+    with pytest.raises(ModelError, match=said):
+        load_model(bundle)
+    for more in ([], ["--architecture", "resnet10"]):
+        assert main(["pack", str(path), "--classes", "a", "b", "--out", str(tmp_path / "out"), *more]) == 3
+        assert re.search(said, capsys.readouterr().err)
+
+
+def test_weights_alone_ask_for_their_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make(tmp_path / "b") / "models" / "model.pt"
+    assert main(["pack", str(path), "--classes", "a", "b", "--out", str(tmp_path / "out")]) == 2
+    assert "name the architecture that they belong to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".onnx"])
+def test_a_file_that_is_no_bundle_yet_has_to_be_packed(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"r18{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(ModelError, match=r"has to be packed first: napari-xai-med pack .*r18"):
+        load_model(path)

@@ -88,3 +88,15 @@ def test_code_that_fails_is_one_sentence(line: str, tmp_path: Path) -> None:
     (folder / "own" / "scale.py").write_text(line)
     with pytest.raises(ModelError, match=r"^network_def of b can't be built: .*\bown\b.*[^.]\.$"):
         load_model(folder, trust=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.txt", "monai.yaml", "numpy.py", "napari_xai_med.py", "torch/notes.txt", "json.py"]
+)
+def test_files_called_like_packages_in_use_do_not_take_their_place(name: str, tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "b")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("raise ImportError")
+    before = dict(sys.modules)
+    assert predict(ONES, load_model(folder, trust=True)).logits.shape == (2,)
+    assert all(sys.modules[key] is module for key, module in before.items())
