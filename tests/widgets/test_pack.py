@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from napari.utils.notifications import notification_manager
-from qtpy.QtWidgets import QDockWidget
 from torch import nn
-from viewers import finish, last_sentence
+from viewers import dock_of, finish, last_sentence
 
 from napari_xai_med import explain, load_model, predict
 from napari_xai_med.models.architectures import build
@@ -186,6 +185,6 @@ def test_it_is_opened_from_the_classifiers_beside_the_explaining(make_napari_vie
     picker.setCurrentIndex(picker.findText("Make a bundle of a file…"))
     (packing,) = viewer.window._qt_window.findChildren(PackWidget)
     assert picker.source() == before
-    packing_dock = next(d for d in viewer.window._qt_window.findChildren(QDockWidget) if d.isAncestorOf(packing))
+    packing_dock = dock_of(viewer, packing)
     qtbot.waitUntil(lambda: packing_dock in viewer.window._qt_window.tabifiedDockWidgets(dock))
     assert packing.isVisible()
