@@ -199,6 +199,7 @@ class PackWidget(ControlsWidget):
         if path is None:
             return
         self.told.setText("")
+        self.result.setText("")
         try:
             kind = format_of(path)
         except XAIMedError as error:
@@ -233,7 +234,8 @@ class PackWidget(ControlsWidget):
         self.options.setVisible(bool(name))
         if name:
             entry = architectures()[name]
-            self.options.show_options(entry.options, dict(vars(entry.chosen())))
+            # The class names and what the outputs mean tell their number.
+            self.options.show_options(entry.options, dict(vars(entry.chosen())), {"num_classes"})
             self._show_dims()
 
     def _show_dims(self) -> None:
