@@ -11,12 +11,15 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Float, resample_linear
 from napari_xai_med.image import Image
 
+_UNTOLD = 0.01
+"""Share of the first image that another may leave uncovered without a word, such as a rim of half a voxel."""
+
 
 def stack_channels(images: Sequence[Image]) -> Image:
     """One image with the channels of all, on the grid of the first.
 
     The others are resampled linearly by their place in the world. Beyond their edge they have their smallest
-    value, which is that of air in CT and of nothing in MRI.
+    value, which is that of air in CT and of nothing in MRI; a notice tells where that is much.
 
     Parameters
     ----------
@@ -34,13 +37,13 @@ def stack_channels(images: Sequence[Image]) -> Image:
     first, *others = images
     if not others:
         return first
-    data = [first.data]
+    data, told = [first.data], list[str]()
     for image in others:
         if image.ndim != first.ndim:
             raise InputError(
                 f"{image.name} is {image.ndim}D and {first.name} is {first.ndim}D; give images of one kind."
             )
-        if image.grid.shape != first.grid.shape and _is_bare(image) and _is_bare(first):
+        if image.grid.shape != first.grid.shape and image.is_bare and first.is_bare:
             sizes = [" x ".join(map(str, one.grid.shape)) for one in (image, first)]
             raise InputError(
                 f"{image.name} has {sizes[0]} pixels and {first.name} {sizes[1]}, and neither says how large they are; "
@@ -49,8 +52,13 @@ def stack_channels(images: Sequence[Image]) -> Image:
         to_image = np.linalg.inv(image.grid.affine) @ first.grid.affine
         if not _overlap(first.grid.shape, to_image, image.grid.shape):
             raise InputError(f"{image.name} lies elsewhere than {first.name}; give images of one patient and place.")
-        data.append(_resampled(image, to_image, first.grid.shape))
-    notices = tuple(dict.fromkeys(sentence for image in images for sentence in image.notices))
+        channels, filled = _resampled(image, to_image, first.grid.shape)
+        data.append(channels)
+        if filled > _UNTOLD:
+            told.append(
+                f"{image.name} does not cover {filled:.0%} of {first.name}; there the network sees its smallest value."
+            )
+    notices = tuple(dict.fromkeys((*(sentence for image in images for sentence in image.notices), *told)))
     return replace(
         first,
         data=np.concatenate(data),
@@ -60,21 +68,20 @@ def stack_channels(images: Sequence[Image]) -> Image:
     )
 
 
-def _is_bare(image: Image) -> bool:
-    """Whether it is a picture whose place and spacing are not known, but only assumed to be 1."""
-    return image.ndim == 2 and np.array_equal(image.grid.affine, np.eye(3))
-
-
-def _resampled(image: Image, to_image: Float, shape: tuple[int, ...]) -> np.ndarray:
+def _resampled(image: Image, to_image: Float, shape: tuple[int, ...]) -> tuple[np.ndarray, float]:
+    """Its channels on another grid, and the share of that grid that lies beyond its edge."""
     # The same grid needs no interpolation, which would leave rounding behind.
     if shape == image.grid.shape and np.allclose(to_image, np.eye(len(to_image)), rtol=0, atol=1e-6):
-        return image.data
-    return np.stack(
+        return image.data, 0.0
+    data = np.stack(
         [
             resample_linear(channel, to_image, shape, (to_image, image.grid.shape), float(channel.min()))
             for channel in image.data
         ]
     )
+    # Ones within the edge, and zeros beyond it.
+    inside = resample_linear(np.ones(image.grid.shape, np.float32), to_image, shape, (to_image, image.grid.shape), 0.0)
+    return data, 1 - float((inside > 0).mean())
 
 
 def _overlap(shape: tuple[int, ...], matrix: Float, other: tuple[int, ...]) -> bool:

@@ -97,17 +97,29 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preprocessing", default="none", metavar="P", help="a preset, or a JSON file of transforms")
     parser.add_argument("--head", default="auto", help="what the outputs mean; told by the classes by default")
     parser.add_argument("--output", default="", help="which of several outputs the classes belong to")
-    parser.add_argument("--input-shape", type=_reader(()), default=(), metavar="C,Z,Y,X", help="of the network's input")
+    parser.add_argument(
+        "--input-shape",
+        type=_reader(()),
+        default=(),
+        metavar="C,N,N,N",
+        help="of the network's input, channels first, "
+        "then voxels in the order of the network's axes, behind the preprocessing",
+    )
     parser.add_argument("--name", default="", help="of the classifier; that of the file by default")
     parser.add_argument("--modality", default="", help="such as CT or MR; CT warns of images without Hounsfield units")
     parser.add_argument(
         "--value-range", nargs=2, type=float, default=(), metavar=("LOW", "HIGH"), help="of the network's input"
     )
     parser.add_argument(
-        "--spacing", nargs="+", type=float, default=(), metavar="MM", help="of its images: Z Y X, or from LOW to HIGH"
+        "--spacing", nargs=2, type=float, default=(), metavar=("LOW", "HIGH"), help="of its images' voxels in mm"
     )
     windows = parser.add_argument_group("for a network of patches")
-    windows.add_argument("--window", type=_reader(()), metavar="Z,Y,X", help="size of its sliding windows in voxels")
+    windows.add_argument(
+        "--window",
+        type=_reader(()),
+        metavar="N,N,N",
+        help="size of its sliding windows in voxels, in the order of the network's axes, behind the preprocessing",
+    )
     windows.add_argument("--aggregate", default="", help="how their logits become one: max, mean or logsumexp")
     windows.add_argument("--overlap", type=float, default=0.5, help="share that two windows share (%(default)s)")
     windows.add_argument("--window-batch", type=int, default=4, metavar="N", help="windows at once (%(default)s)")

@@ -92,6 +92,11 @@ class Image:
         """Number of spatial axes: 2 or 3."""
         return self.grid.ndim
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is a picture whose place and spacing are not known, but only assumed to be 1."""
+        return self.ndim == 2 and np.array_equal(self.grid.affine, np.eye(3))
+
     @cached_property
     def sha256(self) -> str:
         """Hash of values and grid, which tells whether a record is about this image."""

@@ -15,7 +15,9 @@ from helpers import write_bundle
 
 from napari_xai_med import Image, explain, load_model, predict, read_image
 from napari_xai_med.cli import main
+from napari_xai_med.grid import Grid
 from napari_xai_med.io.nifti import save_nifti
+from napari_xai_med.models.guards import doubts
 
 Folder = Callable[[str], Path]
 
@@ -101,6 +103,34 @@ def luna(shared_data: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = shared_data("weights_luna_nodule_3d") / "luna_v29.pt"
     torch.save(torch.load(weights, weights_only=True), bundle / "models" / "model.pt")
     return bundle
+
+
+@pytest.mark.parametrize(
+    ("file", "fits"),
+    [
+        ("ct_totalsegmentator/example_ct.nii.gz", True),
+        ("ct_totalsegmentator/example_ct_sm.nii.gz", True),
+        ("ct_totalsegmentator/aorta_case/ct_cropped.nii.gz", True),
+        ("ct_totalsegmentator/example_mr_sm.nii.gz", False),
+        # Windowed to 0 to 1, with rounding below 0.
+        ("mosmed_thesis/study_0255_resz.nii.gz", False),
+        ("mosmed_thesis/study_0260_resz.nii.gz", False),
+    ],
+)
+def test_hounsfield_units_are_told_from_other_values(file: str, fits: bool, shared_data: Folder) -> None:
+    """Also in parts of a CT, a quarter as long along each axis, that may hold no air at all."""
+    folder, _, name = file.partition("/")
+    image = read_image(shared_data(folder) / name)
+    classifier = load_model("chest_ct_3d")
+    parts = [image]
+    if fits:
+        for corner in np.ndindex(4, 4, 4):
+            cut = tuple(slice(n * k // 4, n * (k + 1) // 4) for n, k in zip(image.grid.shape, corner, strict=True))
+            data = image.data[(slice(None), *cut)]
+            parts.append(Image(data, Grid(data.shape[1:], image.grid.affine)))
+    for part in parts:
+        notices = " ".join(doubts(classifier, part, classifier.prepare(part)))
+        assert ("takes CT in Hounsfield units" in notices) is not fits
 
 
 @pytest.mark.parametrize(("patch", "logit"), [("positive", 0.98), ("negative", -5.60)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from napari_xai_med.image import Image
@@ -14,6 +15,12 @@ _TOLERANCE = 0.05
 
 _LIKE_AIR = -900
 """Hounsfield units that hardly another modality's values reach; air is at -1000."""
+
+_UP_TO_FAT = -30
+"""Hounsfield units that fat, lung and air lie below, of which even a part of a body nearly always holds some."""
+
+_FEW = 1e-3
+"""Share of the voxels that resampling or a stray value may bring below a limit."""
 
 
 def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) -> tuple[str, ...]:
@@ -40,6 +47,7 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
         *classifier.network_facts.notices,
         _about_units(classifier, image, str(stated.get("format")).lower(), str(stated.get("modality") or "n/a")),
         _about_spacing(classifier, image, limits_in(own, "spacing")),
+        _about_channels(image, network_input, stated.get("channel_def")),
         _about_values(classifier, image, network_input, _range(classifier, stated)),
     )
     return tuple(sentence for sentence in sentences if sentence)
@@ -56,10 +64,10 @@ def _range(classifier: Classifier, stated: dict[str, Any]) -> list[float] | None
 
 def _about_units(classifier: Classifier, image: Image, units: str, modality: str) -> str:
     low = float(image.data.min())
-    if units == "hounsfield" and low >= 0:
+    if units == "hounsfield" and float((image.data < _UP_TO_FAT).mean()) < _FEW:
         return (
-            f"{image.name} has no negative value, but {classifier.name} takes CT in Hounsfield units, where air is "
-            "-1000: do not trust the answer."
+            f"{image.name} has hardly a value below {_UP_TO_FAT}, but {classifier.name} takes CT in Hounsfield units, "
+            "where air is -1000 and fat about -100: do not trust the answer."
         )
     if modality.upper() not in ("N/A", "CT") and units != "hounsfield" and low <= _LIKE_AIR:
         return (
@@ -70,7 +78,7 @@ def _about_units(classifier: Classifier, image: Image, units: str, modality: str
 
 
 def _about_spacing(classifier: Classifier, image: Image, limits: list[float] | None) -> str:
-    if limits is None or image.ndim == 2:
+    if limits is None or image.is_bare:
         return ""
     low, high = min(image.grid.spacing), max(image.grid.spacing)
     if low >= limits[0] * (1 - _TOLERANCE) and high <= limits[1] * (1 + _TOLERANCE):
@@ -81,10 +89,25 @@ def _about_spacing(classifier: Classifier, image: Image, limits: list[float] | N
     )
 
 
+def _about_channels(image: Image, network_input: NetworkInput, stated: Any) -> str:
+    """A channel of one value, which is what a missing or empty image of several becomes."""
+    names: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
+    channels = network_input.tensor[0].flatten(1)
+    lows, highs = channels.amin(1).tolist(), channels.amax(1).tolist()
+    if min(lows) == max(highs):
+        return f"The network sees the value {lows[0]:g} everywhere in {image.name}: do not trust the answer."
+    told = [
+        f"{low:g} everywhere in channel {k + 1} ({names.get(str(k)) or 'unnamed'})"
+        for k, (low, high) in enumerate(zip(lows, highs, strict=True))
+        if low == high
+    ]
+    if not told:
+        return ""
+    return f"The network sees the value {' and '.join(told)} of {image.name}: do not trust the answer."
+
+
 def _about_values(classifier: Classifier, image: Image, network_input: NetworkInput, limits: list[float] | None) -> str:
     low, high = float(network_input.tensor.min()), float(network_input.tensor.max())
-    if low == high:
-        return f"The network sees the value {low:g} everywhere in {image.name}: do not trust the answer."
     slack = _TOLERANCE * (limits[1] - limits[0]) if limits else 0.0
     if limits is None or (low >= limits[0] - slack and high <= limits[1] + slack):
         return ""

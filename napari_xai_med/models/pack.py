@@ -70,8 +70,8 @@ class Packing:
         Smallest and largest value of the network's input, behind the preprocessing; inputs that leave it get a
         warning. None if empty.
     spacing : tuple of float
-        Millimetres between the voxels of images that it is meant for, along each axis or as a range: below the
-        smallest and above the largest of these numbers there is a warning. None if empty.
+        Smallest and largest millimetres between the voxels of images that it is meant for; others get a warning.
+        None if empty.
 
     Raises
     ------
@@ -102,8 +102,11 @@ class Packing:
             )
         if limits and not (len(limits) == 2 and -math.inf < limits[0] < limits[1] < math.inf):
             raise InputError(f"{limits} is no range of values; give the smallest and the largest, such as 0 and 1.")
-        if not all(0 < each < math.inf for each in self.spacing):
-            raise InputError(f"{self.spacing} can't be millimetres between voxels; give numbers above 0.")
+        if self.spacing and not (len(self.spacing) == 2 and 0 < self.spacing[0] <= self.spacing[1] < math.inf):
+            raise InputError(
+                f"{self.spacing} is no range of millimetres between voxels; give the smallest and the largest, such as "
+                "0.7 and 5."
+            )
 
     @property
     def spatial_dims(self) -> int:
@@ -317,7 +320,7 @@ def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str,
     if packing.output:
         own["output"] = int(packing.output) if packing.output.isdecimal() else packing.output
     if packing.spacing:
-        own["spacing"] = [min(packing.spacing), max(packing.spacing)]
+        own["spacing"] = list(packing.spacing)
     if packing.windows is not None:
         own["sliding_window"] = packing.windows.to_dict()
     if any(isinstance(step, ToColours | ToGrey) for step in packing.preprocessing):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import napari
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QLayout, QScrollArea, QVBoxLayout, QWidget
 
 from napari_xai_med.attribution import DISCLAIMER
@@ -54,6 +54,12 @@ class ControlsWidget(QWidget):
         super().showEvent(event)
         bar = self._scroll.verticalScrollBar().sizeHint().width()
         self.setMinimumWidth(self._scroll.widget().minimumSizeHint().width() + bar)
+
+    def changeEvent(self, event: Any) -> None:
+        """Stop the work when napari takes the widget out of its dock, which is what the dock's X does."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.task.cancel()
 
     def closeEvent(self, event: Any) -> None:
         """Stop the work when the widget goes."""

@@ -50,7 +50,7 @@ class ExplainWidget(ControlsWidget):
         self.inputs = Inputs(napari_viewer)
         # The controls that scripts and tests use most.
         self.image, self.classifier = self.inputs.image, self.inputs.classifier
-        self.bars = ProbabilityBars()
+        self.bars, self.notices = ProbabilityBars(), QLabel()
         self.method, self.target = QComboBox(), QComboBox()
         self.options = OptionsForm()
         self.heatmap = HeatmapControls()
@@ -59,6 +59,7 @@ class ExplainWidget(ControlsWidget):
         self._loaded: tuple[tuple[str, bool, str], Classifier] | None = None
         self._preview: ImageLayer | None = None
         self._results: dict[ImageLayer, _Result] = {}
+        self._show_notices(())
         self._lay_out()
         self._connect()
         for name, method in explainers().items():
@@ -79,6 +80,8 @@ class ExplainWidget(ControlsWidget):
         self.input_button = QPushButton("Show what the network sees")
 
     def _lay_out(self) -> None:
+        self.notices.setWordWrap(True)
+        self.notices.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         questions = QFormLayout()
         questions.addRow("Method", self.method)
         questions.addRow("Class", self.target)
@@ -87,6 +90,7 @@ class ExplainWidget(ControlsWidget):
             self.input_button,
             row(self.classify_button, self.unload_button),
             self.bars,
+            self.notices,
             questions,
             self.options,
             row(self.explain_button, self.cancel_button),
@@ -130,8 +134,7 @@ class ExplainWidget(ControlsWidget):
 
         def show(_: Chosen, prediction: Prediction) -> None:
             self.bars.show_prediction(prediction)
-            for notice in prediction.notices:
-                show_warning(notice)
+            self._show_notices(prediction.notices)
 
         self._start(predict_request, show)
 
@@ -177,6 +180,7 @@ class ExplainWidget(ControlsWidget):
 
         def work(job: Job) -> Any:
             image, classifier = chosen.image(), load(job)
+            chosen.check(classifier)
             answer = compute(image, classifier, asked, job.part(0.2, 1.0))
             return classifier, answer, layers_for(image, classifier, asked)[0]
 
@@ -217,7 +221,13 @@ class ExplainWidget(ControlsWidget):
         self._results[layer] = _Result(chosen, attribution)
         self.heatmap.set_layer(layer)
         self._show_running(False)
-        for notice in attribution.notices:
+        self._show_notices(attribution.notices)
+
+    def _show_notices(self, notices: tuple[str, ...]) -> None:
+        """Notifications are cut short and go away; the sentences stay as long as the answer that they belong to."""
+        self.notices.setText("\n\n".join(notices))
+        self.notices.setVisible(bool(notices))
+        for notice in notices:
             show_warning(notice)
 
     def _show_loaded(self, classifier: Classifier) -> None:
@@ -250,6 +260,7 @@ class ExplainWidget(ControlsWidget):
 
     def _forget_prediction(self, error: Exception | None = None) -> None:
         self.bars.show_nothing()
+        self._show_notices(())
         if isinstance(error, UntrustedError):
             self.inputs.trust.setFocus()
         if isinstance(error, XAIMedError):
@@ -257,7 +268,7 @@ class ExplainWidget(ControlsWidget):
 
     def _unload(self) -> None:
         self._loaded = None
-        self.bars.show_nothing()
+        self._forget_prediction()
 
     def _show_method(self) -> None:
         self.options.show_options(explainers()[self.method.currentData()])

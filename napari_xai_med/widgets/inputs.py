@@ -11,6 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
 
 from napari_xai_med.channels import stack_channels
+from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.layers import LayerView
 from napari_xai_med.models.classifier import Classifier
@@ -32,7 +33,7 @@ class Chosen:
         The image layer, and those of further channels.
     plane : str
     slice : int or None
-        Of the slice on screen.
+        Of the slice on screen; None for a 2D image, and where the slider stands outside of the layer.
     preprocessing : tuple of mapping or None
         In place of the classifier's own, as `ExplainRequest` takes it.
     """
@@ -50,6 +51,12 @@ class Chosen:
     def image(self) -> Image:
         """The image with all its channels."""
         return stack_channels([view.image() for view in self.views])
+
+    def check(self, classifier: Classifier) -> None:
+        """Refuse a classifier of slices where none of the image's slices is on screen."""
+        if classifier.spatial_dims == 2 and len(self.view.spatial) == 3 and self.slice is None:
+            name = self.view.layer.name
+            raise InputError(f"The slice on screen lies outside of {name}; move the slider to one of its own.")
 
     def as_python(self) -> str:
         """A Python expression that gives this image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field
 from types import MappingProxyType
 from typing import Any
@@ -37,19 +37,24 @@ class OptionsForm(QWidget):
         self._layers: tuple[Layer, ...] = ()
         self._kind: type | None = None
 
-    def show_options(self, kind: type, values: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Show the options of a dataclass, at their defaults but for the given values."""
+    def show_options(
+        self, kind: type, values: Mapping[str, Any] = MappingProxyType({}), without: Collection[str] = ()
+    ) -> None:
+        """Show the options of a dataclass but some, at their defaults but for the given values."""
         while self._form.rowCount():
             self._form.removeRow(0)
         self._kind, self._fields = kind, {}
         for item in option_fields(kind):
+            if item.name in without:
+                continue
             widget = _editor(item)
             widget.setToolTip(item.metadata["text"])
             self._fields[item.name] = widget
             self._form.addRow(item.name.replace("_", " ").capitalize(), widget)
         self.show_layers(self._layers)
         for name, value in values.items():
-            self.set_value(name, value)
+            if name not in without:
+                self.set_value(name, value)
         for widget in self._fields.values():
             _changed(widget).connect(lambda *_: self.changed.emit())
 

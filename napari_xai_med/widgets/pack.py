@@ -153,15 +153,17 @@ class PackWidget(ControlsWidget):
         self.batch.setValue(4)
         self.classes.setPlaceholderText("One name a line, in the order of the network's outputs")
         self.classes.setFixedHeight(90)
-        self.shape.setPlaceholderText("C, Z, Y, X; told by the rest if left out")
-        self.window.setPlaceholderText("Z, Y, X in voxels")
+        self.shape.setPlaceholderText("C, N, N, N; told by the rest if left out")
+        self.window.setPlaceholderText("N, N, N in voxels")
+        for line in (self.shape, self.window):
+            line.setToolTip("In the order of the network's axes, behind the preprocessing.")
         for combo in (self.architecture, self.head, self.output):
             combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.output.setToolTip("For networks with several outputs: which of them the classes belong to.")
         self.values.setPlaceholderText("smallest, largest")
         self.values.setToolTip("Values that the network is meant to see; others get a warning.")
-        self.spacing.setPlaceholderText("Z, Y, X in mm")
-        self.spacing.setToolTip("Voxels that the images should have, or a range; smaller or larger ones get a warning.")
+        self.spacing.setPlaceholderText("smallest, largest in mm")
+        self.spacing.setToolTip("Between the voxels of images; smaller or larger ones get a warning.")
         self.modality.setToolTip("With CT, images without Hounsfield units get a warning.")
 
     def _lay_out(self) -> None:
@@ -199,6 +201,7 @@ class PackWidget(ControlsWidget):
         if path is None:
             return
         self.told.setText("")
+        self.result.setText("")
         try:
             kind = format_of(path)
         except XAIMedError as error:
@@ -233,7 +236,8 @@ class PackWidget(ControlsWidget):
         self.options.setVisible(bool(name))
         if name:
             entry = architectures()[name]
-            self.options.show_options(entry.options, dict(vars(entry.chosen())))
+            # The class names and what the outputs mean tell their number.
+            self.options.show_options(entry.options, dict(vars(entry.chosen())), {"num_classes"})
             self._show_dims()
 
     def _show_dims(self) -> None:

@@ -103,22 +103,29 @@ class ImagePicker(QComboBox):
         Raises
         ------
         InputError
-            If there is no image layer.
+            If there is no image layer, or none of its volumes is on screen.
         """
         layer = self.layer()
         if layer is None:
             raise InputError("Open an image first: drop a file on the window, or take one from File > Open Sample.")
         axes = self.axes.currentText() or possible_axes(layer)[0]
-        volume = self._index_on_screen(layer, axes.index("T")) if "T" in axes else 0
-        return LayerView(layer, axes, volume)
+        return LayerView(layer, axes, self._volume_on_screen(layer, axes.index("T")) if "T" in axes else 0)
 
-    def _index_on_screen(self, layer: ImageLayer, axis: int) -> int:
+    def _volume_on_screen(self, layer: ImageLayer, axis: int) -> int:
+        # The only volume is meant wherever another layer's slider stands.
+        index = self._index_on_screen(layer, axis) if layer.data.shape[axis] > 1 else 0
+        if index is None:
+            raise InputError(f"The volume on screen lies outside of {layer.name}; move the slider to one of its own.")
+        return index
+
+    def _index_on_screen(self, layer: ImageLayer, axis: int) -> int | None:
+        """Index along an axis, or None where the slider stands outside of the layer, which others reach beyond."""
         point = np.array(self._viewer.dims.point)[-layer.ndim :]
         index = round(float(layer.world_to_data(point)[axis]))
-        return min(max(index, 0), layer.data.shape[axis] - 1)
+        return index if 0 <= index < layer.data.shape[axis] else None
 
     def shown_slice(self, view: LayerView) -> tuple[str, int | None]:
-        """Plane and number of the slice on screen, for classifiers that look at slices."""
+        """Plane and number of the slice on screen, for classifiers that look at slices; see `_index_on_screen`."""
         if len(view.spatial) == 2:
             return PLANES[0], None
         dims = self._viewer.dims
@@ -130,7 +137,7 @@ class ImagePicker(QComboBox):
         turn = Reorientation.between(view.grid(spatial_shape))
         shown = turn.order.index(view.spatial.index(axis))
         last = view.layer.data.shape[axis] - 1
-        return PLANES[shown], last - index if turn.flipped[shown] else index
+        return PLANES[shown], last - index if index is not None and turn.flipped[shown] else index
 
 
 class ClassifierPicker(QComboBox):

@@ -84,6 +84,8 @@ class Task(QObject):
         self.progressed.emit(*self._progress.last)
 
     def _succeed(self, result: Any) -> None:
+        # Not all work tells its end.
+        self._progress(1.0, "Done")
         self._show_progress()
         self._done(result)
 

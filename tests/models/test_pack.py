@@ -131,8 +131,10 @@ def test_a_folder_in_use_is_left_alone(weights: Path, tmp_path: Path) -> None:
         ({"input_shape": (64, 64)}, r"can't take inputs of shape \(64, 64\)"),
         ({"value_range": (1.0, 0.0)}, r"\(1\.0, 0\.0\) is no range of values"),
         ({"value_range": (1.0,)}, "is no range of values"),
-        ({"spacing": (1.0, 0.0)}, "can't be millimetres between voxels; give numbers above 0"),
-        ({"spacing": (1.0, float("nan"))}, "can't be millimetres between voxels"),
+        ({"spacing": (0.0, 1.0)}, "is no range of millimetres between voxels; give the smallest and the largest"),
+        ({"spacing": (1.0, 0.5)}, "is no range of millimetres"),
+        ({"spacing": (1.0, float("nan"))}, "is no range of millimetres"),
+        ({"spacing": (0.7, 0.7, 5.0)}, "is no range of millimetres"),
     ],
 )
 def test_what_can_t_be_is_told_before_anything_is_read(changes: dict[str, Any], message: str) -> None:
@@ -141,7 +143,7 @@ def test_what_can_t_be_is_told_before_anything_is_read(changes: dict[str, Any], 
 
 
 def test_what_the_network_is_meant_for_is_asked_of_its_images(weights: Path, tmp_path: Path) -> None:
-    packing = packing_of(weights, modality="ct", value_range=(-8.0, 8.0), spacing=(5.0, 0.7, 0.7))
+    packing = packing_of(weights, modality="ct", value_range=(-8.0, 8.0), spacing=(0.7, 5.0))
     metadata = pack(packing, tmp_path / "new").facts
     image = metadata["network_data_format"]["inputs"]["image"]
     assert (image["value_range"], image["format"]) == ([-8, 8], "hounsfield")
@@ -214,7 +216,7 @@ def test_the_command_line_packs(weights: Path, tmp_path: Path, capsys: pytest.Ca
     assert main([*words, "--input-shape", "1,-3,4"]) == 2
     assert "can't take inputs of shape (1, -3, 4)" in capsys.readouterr().err
     words[3] = str(tmp_path / "other")
-    assert main([*words, "--value-range", "0", "1", "--spacing", "5", "0.7", "0.7"]) == 0
+    assert main([*words, "--value-range", "0", "1", "--spacing", "0.7", "5"]) == 0
     own = load_model(tmp_path / "other").facts
     assert own["network_data_format"]["inputs"]["image"]["value_range"] == [0, 1]
     assert own["napari_xai_med"]["spacing"] == [0.7, 5]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import nibabel
@@ -13,10 +14,11 @@ import torch
 from helpers import write_bundle
 from napari.layers import Image as ImageLayer
 from napari.utils.notifications import notification_manager
-from viewers import Open, finish, last_sentence
+from viewers import Open, dock_of, finish, last_sentence
 
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.cli import main
+from napari_xai_med.errors import InputError
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY
 from napari_xai_med.models.small_cnn import SmallCNN
@@ -99,6 +101,70 @@ def test_what_the_network_sees_lies_on_the_image(opened: Open, qtbot: Any, sampl
         assert seen.data_to_world((0, 0, 0))[0] == pytest.approx(source.data_to_world((step[0], 0, 0))[0])
 
 
+@pytest.mark.parametrize("button", ["classify_button", "explain_button"])
+def test_doubts_stay_in_the_dock_as_long_as_the_answer(opened: Open, qtbot: Any, button: str) -> None:
+    viewer, widget = opened()
+    assert not widget.notices.isVisible()
+    viewer.add_image(np.random.default_rng(0).random((32, 32, 16)))
+    getattr(widget, button).click()
+    finish(qtbot, widget)
+    assert widget.notices.isVisible()
+    assert "do not trust the answer" in widget.notices.text()
+    assert widget.notices.wordWrap()
+    viewer.open_sample("napari-xai-med", "chest_ct_lesion")
+    assert not widget.notices.isVisible()
+    getattr(widget, button).click()
+    finish(qtbot, widget)
+    assert widget.bars.isVisible()
+    assert not widget.notices.isVisible()
+
+
+@pytest.mark.parametrize("button", ["classify_button", "explain_button", "input_button"])
+def test_finished_work_says_so(opened: Open, qtbot: Any, button: str) -> None:
+    _, widget = opened("chest_ct_lesion")
+    getattr(widget, button).click()
+    finish(qtbot, widget)
+    assert widget.progress_text.text() == "Done"
+
+
+def test_a_slice_on_screen_of_another_layer_is_not_asked_about(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion", "chest_ct_2d")
+    source = viewer.layers["chest_ct_lesion"]
+    # As far again as the volume reaches.
+    viewer.add_labels(np.zeros((2 * len(source.data), 1, 1), int), scale=source.scale, affine=source.affine)
+    viewer.layers.selection = {source}
+    viewer.dims.set_current_step(0, viewer.dims.nsteps[0] - 1)
+    layers = list(viewer.layers)
+    for button in (widget.classify_button, widget.explain_button, widget.input_button):
+        notification_manager.records.clear()
+        button.click()
+        finish(qtbot, widget)
+        assert "The slice on screen lies outside of chest_ct_lesion; move the slider" in last_sentence().message
+    assert list(viewer.layers) == layers
+    # Networks of volumes take the whole wherever the slider stands.
+    widget.classifier.choose("chest_ct_3d")
+    widget.classify_button.click()
+    finish(qtbot, widget)
+    assert widget.bars.isVisible()
+
+
+def test_a_volume_on_screen_of_another_layer_is_not_asked_about(opened: Open) -> None:
+    viewer, widget = opened()
+    series = viewer.add_image(np.zeros((2, 4, 5, 6)), name="series")
+    single = viewer.add_image(np.zeros((1, 4, 5, 6)), name="single")
+    viewer.add_labels(np.zeros((9, 4, 5, 6), int))
+    viewer.dims.set_current_step(0, 1)
+    widget.image.choose(series)
+    widget.image.axes.setCurrentText("TZYX")
+    assert widget.image.view().volume == 1
+    viewer.dims.set_current_step(0, 8)
+    with pytest.raises(InputError, match="The volume on screen lies outside of series; move the slider"):
+        widget.image.view()
+    widget.image.choose(single)
+    widget.image.axes.setCurrentText("TZYX")
+    assert widget.image.view().volume == 0
+
+
 def test_go_to_maximum_shows_its_slice(opened: Open, qtbot: Any) -> None:
     viewer, widget = opened("chest_ct_lesion")
     assert not widget.maximum_button.isEnabled()
@@ -146,6 +212,32 @@ def test_cancel_stops_and_changes_nothing(opened: Open, qtbot: Any) -> None:
     widget.explain_button.click()
     finish(qtbot, widget)
     assert len(viewer.layers) == len(before) + 1
+
+
+@pytest.mark.parametrize("how", ["close_button", "hide_button", "tab", "minimised"])
+def test_closing_the_dock_stops_the_work_and_hiding_it_does_not(opened: Open, qtbot: Any, how: str) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    before, dock = list(viewer.layers), dock_of(viewer, widget)
+    started = Event()
+
+    def work(job: Job) -> None:
+        for k in range(50):
+            job.step(k / 50, "Counting")
+            started.set()
+            time.sleep(0.01)
+
+    shown: list[Any] = []
+    widget.task.start(work, shown.append)
+    qtbot.waitUntil(started.is_set)
+    if how == "tab":
+        widget.open_beside("Pack a classifier")
+    elif how == "minimised":
+        viewer.window._qt_window.showMinimized()
+    else:
+        getattr(dock.titleBarWidget(), how).click()
+    finish(qtbot, widget)
+    assert bool(shown) is (how != "close_button")
+    assert list(viewer.layers) == before
 
 
 def test_progress_rises_to_one(opened: Open, qtbot: Any) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from napari.utils.notifications import notification_manager
-from qtpy.QtWidgets import QDockWidget
 from torch import nn
-from viewers import finish, last_sentence
+from viewers import dock_of, finish, last_sentence
 
 from napari_xai_med import explain, load_model, predict
 from napari_xai_med.models.architectures import build
@@ -75,6 +74,34 @@ def test_bare_weights_become_a_bundle_and_are_explained(opened: Opened, qtbot: A
     finish(qtbot, explaining)
     expected = explain(sample_files("slice_nodule")[0], classifier)
     np.testing.assert_allclose(np.squeeze(viewer.layers[-1].data), expected.values, atol=1e-6)
+
+
+@pytest.mark.parametrize(("logits", "head", "names"), [(3, "auto", "abc"), (1, "one_logit", "ab"), (2, "auto", "ab")])
+def test_class_names_and_head_tell_the_number_of_logits(
+    opened: Opened, qtbot: Any, tmp_path: Path, logits: int, head: str, names: str
+) -> None:
+    _, widget = opened()
+    torch.save(build("resnet10", spatial_dims=2, num_classes=logits).state_dict(), tmp_path / "n.pt")
+    fill(qtbot, widget, tmp_path / "n.pt", tmp_path / "made", *names)
+    choose(widget.architecture, "resnet10")
+    assert "num_classes" not in widget.options.values()
+    widget.options.set_value("spatial_dims", 2)
+    choose(widget.head, head)
+    widget.pack_button.click()
+    finish(qtbot, widget)
+    assert load_model(tmp_path / "made").class_names == tuple(names)
+
+
+def test_another_file_clears_what_was_told_of_the_last(opened: Opened, qtbot: Any, tmp_path: Path) -> None:
+    _, widget = opened()
+    torch.save(build("resnet10", spatial_dims=2, num_classes=2).state_dict(), tmp_path / "n.pt")
+    fill(qtbot, widget, tmp_path / "n.pt", tmp_path / "made", "a", "b")
+    widget.pack_button.click()
+    finish(qtbot, widget)
+    assert "name the architecture" in widget.result.text()
+    widget.file.set_path(str(tmp_path / "n.pt"))
+    finish(qtbot, widget)
+    assert widget.result.text() == ""
 
 
 def test_what_a_file_says_of_itself_is_shown_and_not_asked_again(opened: Opened, qtbot: Any, tmp_path: Path) -> None:
@@ -186,6 +213,6 @@ def test_it_is_opened_from_the_classifiers_beside_the_explaining(make_napari_vie
     picker.setCurrentIndex(picker.findText("Make a bundle of a file…"))
     (packing,) = viewer.window._qt_window.findChildren(PackWidget)
     assert picker.source() == before
-    packing_dock = next(d for d in viewer.window._qt_window.findChildren(QDockWidget) if d.isAncestorOf(packing))
+    packing_dock = dock_of(viewer, packing)
     qtbot.waitUntil(lambda: packing_dock in viewer.window._qt_window.tabifiedDockWidgets(dock))
     assert packing.isVisible()

@@ -16,8 +16,8 @@ def test_what_images_should_be_like_is_read_from_the_form(make_napari_viewer: An
     widget.classes.setPlainText("a\nb")
     assert (widget.packing().value_range, widget.packing().spacing) == ((), ())
     widget.values.setText("-1, 1.5")
-    widget.spacing.setText("5 0.7 0.7")
-    assert (widget.packing().value_range, widget.packing().spacing) == ((-1.0, 1.5), (5.0, 0.7, 0.7))
+    widget.spacing.setText("0.7 5")
+    assert (widget.packing().value_range, widget.packing().spacing) == ((-1.0, 1.5), (0.7, 5.0))
     widget.spacing.setText("fine")
     with pytest.raises(InputError, match="'fine' is no list of numbers; correct the spacing"):
         widget.packing()
