@@ -59,8 +59,8 @@ class StateDict(NetworkFormat):
             # They are read from the pickle without running it.
             foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if "data.pkl" in inside else []
         if foreign:
-            # Layers of PyTorch tell less than the network's own class.
-            example = min(foreign, key=lambda name: (name.startswith("torch."), name))
+            # Layers of PyTorch and MONAI tell less than the network's own class.
+            example = min(foreign, key=lambda name: (name.startswith(("torch.", "monai.")), name))
             raise ModelError(
                 f"{path} is not a plain state dict: it holds objects of Python ({one_line(ValueError(example))}), "
                 f"as a whole network is stored, which would run code; load it where it was made and {_ADVICE}."
