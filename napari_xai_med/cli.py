@@ -95,6 +95,13 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the architecture, such as spatial_dims=3"
     )
     parser.add_argument("--preprocessing", default="none", metavar="P", help="a preset, or a JSON file of transforms")
+    parser.add_argument(
+        "--resize",
+        type=_reader(()),
+        default=(),
+        metavar="N,N,N",
+        help="voxels to which a last step resamples, in the order of the network's axes; -1 keeps an axis",
+    )
     parser.add_argument("--head", default="auto", help="what the outputs mean; told by the classes by default")
     parser.add_argument("--output", default="", help="which of several outputs the classes belong to")
     parser.add_argument(
@@ -316,7 +323,9 @@ def _pack(options: argparse.Namespace) -> int:
     from napari_xai_med.models.architectures import find
     from napari_xai_med.models.pack import Packing, pack
     from napari_xai_med.preprocessing.files import read_preprocessing
+    from napari_xai_med.preprocessing.steps import Resize
 
+    resize = (Resize(spatial_size=options.resize),) if options.resize else ()
     texts = dict(word.partition("=")[::2] for word in options.option)
     chosen = find(options.architecture).read_options(texts) if options.architecture else texts
     packing = Packing(
@@ -324,6 +333,7 @@ def _pack(options: argparse.Namespace) -> int:
         class_names=tuple(options.classes),
         architecture=options.architecture,
         options=chosen,
+        preprocessing=resize,
         head=options.head,
         output=options.output,
         input_shape=options.input_shape,
@@ -334,7 +344,7 @@ def _pack(options: argparse.Namespace) -> int:
         spacing=tuple(options.spacing),
     )
     steps = read_preprocessing(options.preprocessing, packing.spatial_dims)
-    classifier = pack(replace(packing, preprocessing=steps), options.out, _progress())
+    classifier = pack(replace(packing, preprocessing=(*steps, *resize)), options.out, _progress())
     print(f"{classifier.name} is packed in {options.out}: {', '.join(classifier.class_names)}.")
     for notice in classifier.range.notices(classifier.name):
         print(f"Note: {notice}")

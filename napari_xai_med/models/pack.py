@@ -20,10 +20,11 @@ from napari_xai_med.models.architectures import Architecture, find
 from napari_xai_med.models.bundle import load_bundle
 from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.formats.facts import sizes
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.sliding_window import SlidingWindow
-from napari_xai_med.preprocessing.base import AnyStep, config_of
-from napari_xai_med.preprocessing.steps import PadOrCrop, Resize, ToColours, ToGrey
+from napari_xai_med.preprocessing.base import AnyStep, Other, config_of
+from napari_xai_med.preprocessing.steps import CropToBody, Orientation, PadOrCrop, Resize, Spacing, ToColours, ToGrey
 
 if TYPE_CHECKING:
     from napari_xai_med.models.endings import Ended
@@ -164,6 +165,7 @@ def _made(packing: Packing, folder: Path, source: str, job: Job) -> Classifier:
     from napari_xai_med.models.run import read
 
     try:
+        _check_size(packing)
         job.step(0.0, "Writing the bundle")
         _write(packing, folder)
         job.step(0.2, "Loading it")
@@ -296,6 +298,53 @@ def _input_shape(packing: Packing) -> tuple[int, ...]:
             "command line)."
         )
     return shape
+
+
+def _check_size(packing: Packing) -> None:
+    """Refuse a preprocessing that does not make the one size of image that the network's file allows."""
+    kind = format_of(packing.weights)
+    facts = kind().facts(packing.weights) if kind.has_architecture else None
+    wanted = facts.input_shape[1:] if facts else ()
+    if not any(wanted):
+        return
+    if packing.windows is not None:
+        made: tuple[int, ...] | None = packing.windows.roi_size
+    elif packing.preprocessing:
+        made = _size_made(packing.preprocessing, len(wanted))
+    else:
+        # The images have to fit by themselves.
+        return
+    if made is None or (
+        len(made) == len(wanted) and all(n is None or n == m for n, m in zip(wanted, made, strict=True))
+    ):
+        return
+    what = "its windows do" if packing.windows is not None else "the preprocessing does"
+    fixed = ",".join("-1" if n is None else str(n) for n in wanted)
+    way = (
+        f"give windows of {fixed}"
+        if packing.windows is not None
+        else f"end it with Resize to {fixed}, as --resize does"
+    )
+    raise InputError(
+        f"{packing.weights.name} takes images of {sizes(wanted)} voxels only, which {what} not make; {way}."
+    )
+
+
+def _size_made(steps: tuple[AnyStep, ...], axes: int) -> tuple[int, ...] | None:
+    """Lengths that a preprocessing makes, -1 for those that depend on the image; None if that can't be told."""
+    made: tuple[int, ...] | None = (-1,) * axes
+    for step in steps:
+        if isinstance(step, Resize | PadOrCrop):
+            size = step.spatial_size * axes if len(step.spatial_size) == 1 else step.spatial_size
+            before = made or (-1,) * axes
+            if made is None and -1 in size:
+                return None
+            made = tuple(before[k] if n == -1 and k < axes else n for k, n in enumerate(size))
+        elif isinstance(step, Spacing | CropToBody) or (isinstance(step, Orientation) and len(set(made or ())) > 1):
+            made = (-1,) * axes
+        elif isinstance(step, Other):
+            made = None
+    return made
 
 
 def _metadata(packing: Packing, shape: tuple[int, ...], head: Head) -> dict[str, Any]:

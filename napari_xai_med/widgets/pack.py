@@ -31,7 +31,7 @@ from napari_xai_med.models.architectures import architectures
 from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.formats.base import formats
-from napari_xai_med.models.formats.facts import NetworkFacts
+from napari_xai_med.models.formats.facts import NetworkFacts, sizes
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.pack import AUTO, Packing, pack
 from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
@@ -350,8 +350,7 @@ def _numbers(text: str, what: str, default: tuple[Number, ...] = ()) -> tuple[Nu
 
 def _sentence(facts: NetworkFacts) -> str:
     """What a file says of its network, for people."""
-    shape = " × ".join("any" if n is None else str(n) for n in facts.input_shape)
     outputs = ", ".join(f"{each.name} ({each.numbers or 'any number'}, {each.ending})" for each in facts.outputs)
     written = f" Written by {facts.writer}." if facts.writer else ""
     limit = f" Some methods can't be used: {facts.limit}." if facts.limit else ""
-    return f"It takes {shape} and gives {outputs}.{written}{limit}"
+    return f"It takes {sizes(facts.input_shape)} and gives {outputs}.{written}{limit}"

@@ -26,6 +26,7 @@ from keras_networks import (
 )
 
 from napari_xai_med import Image, explain, load_model, predict
+from napari_xai_med.errors import ModelError
 from napari_xai_med.explainers.base import make_explainer
 from napari_xai_med.job import Job
 from napari_xai_med.models.formats.base import Gives
@@ -251,3 +252,16 @@ def test_sigmoids_side_by_side_are_not_applied_again(tmp_path: Path) -> None:
     found = predict(Image.from_array(x[0, ..., 0]), classifier_of(network, 2, 3, head=Head.MULTI_LABEL))
     np.testing.assert_allclose(found.probabilities, in_keras(model, x)[0], atol=1e-5)
     assert found.ending == "sigmoid"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_images_of_another_shape_than_the_file_says_are_refused(suffix: str, tmp_path: Path) -> None:
+    """Also where every layer would take them."""
+    inputs = keras.Input((16, 20, 1))
+    hidden = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    network = load_keras(saved(keras.Model(inputs, layers.Dense(2)(hidden)), tmp_path / f"m{suffix}"))
+    classifier = classifier_of(network, 2)
+    assert len(predict(np.random.default_rng(0).random((16, 20)), classifier).logits) == 2
+    for ask in (predict, explain):
+        with pytest.raises(ModelError, match=r"images of 16 x 20 with 1 channel\(s\), not 20 x 16 with 1; add Resize"):
+            ask(np.random.default_rng(0).random((20, 16)), classifier)

@@ -8,10 +8,15 @@ import torch
 from matrix import Case, cases
 from torch import nn
 
-from napari_xai_med import explain, predict, read_image
+from napari_xai_med import explain, load_model, predict, read_image
+from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.pack import Packing, pack
+from napari_xai_med.models.sliding_window import SlidingWindow
+from napari_xai_med.preprocessing.base import AnyStep, Other
+from napari_xai_med.preprocessing.presets import preset
+from napari_xai_med.preprocessing.steps import PadOrCrop, Resize, Spacing, ZScore
 
 
 def save(network: nn.Module, path: Path, example: torch.Tensor) -> None:
@@ -88,3 +93,57 @@ def test_weights_beside_an_onnx_file_come_along(tmp_path: Path) -> None:
     with pytest.raises((ModelError, InputError)):
         pack(Packing(weights=tmp_path / "hostile.onnx", class_names=("a", "b")), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "fits"),
+    [
+        ((), True),
+        ((ZScore(),), False),
+        ((ZScore(), Resize(spatial_size=(16, 20))), True),
+        ((PadOrCrop(spatial_size=(16, 20)), ZScore()), True),
+        ((Resize(spatial_size=(20, 16)),), False),
+        ((Resize(spatial_size=(16, -1)),), False),
+        ((Resize(spatial_size=(16, 20)), Resize(spatial_size=(-1, 20))), True),
+        ((Resize(spatial_size=(16,)),), False),
+        ((Resize(spatial_size=(16, 20)), Spacing(pixdim=(1.0, 1.0))), False),
+        # What others' steps make isn't known.
+        ((Other({"_target_": "CenterSpatialCropd", "keys": "image", "roi_size": [16, 20]}),), True),
+    ],
+)
+def test_a_preprocessing_has_to_make_the_one_size_that_a_file_allows(
+    steps: tuple[AnyStep, ...], fits: bool, tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    save(network, tmp_path / "net.pt2", torch.rand(2, 1, 16, 20))
+    packing = Packing(weights=tmp_path / "net.pt2", class_names=("a", "b"), preprocessing=steps)
+    if not fits:
+        with pytest.raises(
+            InputError, match=r"net\.pt2 takes images of 16 x 20 voxels only.* end it with Resize to 16,20"
+        ):
+            pack(packing, tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
+        return
+    values = np.random.default_rng(0).random((16, 20) if not steps else (40, 50))
+    assert len(predict(values, pack(packing, tmp_path / "bundle")).logits) == 2
+
+
+def test_windows_have_to_be_of_the_one_size_that_a_file_allows(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    save(network, tmp_path / "net.pt2", torch.rand(2, 1, 16, 20))
+    packing = Packing(weights=tmp_path / "net.pt2", class_names=("a", "b"), windows=SlidingWindow((16, 16), "max"))
+    with pytest.raises(InputError, match="16 x 20 voxels only, which its windows do not make; give windows of 16,20"):
+        pack(packing, tmp_path / "bundle")
+
+
+def test_the_command_line_resizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    save(network, tmp_path / "net.pt2", torch.rand(2, 1, 16, 20))
+    words = ["pack", str(tmp_path / "net.pt2"), "--out", str(tmp_path / "bundle"), "--classes", "a", "b"]
+    words += ["--preprocessing", "picture"]
+    assert main(words) == 2
+    assert "end it with Resize to 16,20, as --resize does" in capsys.readouterr().err
+    assert main([*words, "--resize", "16,20"]) == 0
+    classifier = load_model(tmp_path / "bundle")
+    assert classifier.steps == (*preset("picture", 2), Resize(spatial_size=(16, 20), mode="linear"))
+    assert len(predict(np.random.default_rng(0).random((40, 50)), classifier).logits) == 2

@@ -120,7 +120,7 @@ def test_what_a_file_says_of_itself_is_shown_and_not_asked_again(opened: Opened,
     _, widget = opened()
     widget.file.set_path(str(tmp_path / "two.pt2"))
     finish(qtbot, widget)
-    assert "1 × 8 × 9 × 10" in widget.told.text()
+    assert "1 x 8 x 9 x 10" in widget.told.text()
     assert "(3, softmax)" in widget.told.text()
     assert not widget.architecture.isEnabled()
     assert widget.folder.path() == tmp_path / "two_bundle"

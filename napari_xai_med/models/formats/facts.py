@@ -27,6 +27,11 @@ class Output:
     ending: str
 
 
+def sizes(shape: tuple[int | None, ...]) -> str:
+    """A shape for people, such as "32 x 32 x any"."""
+    return " x ".join("any" if n is None else str(n) for n in shape)
+
+
 @dataclass(frozen=True)
 class NetworkFacts:
     """What a file says about its network.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_xai_med.errors import ModelError, one_line
-from napari_xai_med.models.formats.facts import ENDINGS, NetworkFacts, Output
+from napari_xai_med.models.formats.facts import ENDINGS, NetworkFacts, Output, sizes
 from napari_xai_med.models.keras_files import files
 from napari_xai_med.models.keras_files.build import FAILURES, Built, build, measure, order_of_calls
 from napari_xai_med.models.keras_files.config import read_model
@@ -105,6 +105,15 @@ class KerasNetwork(nn.Module):
         self.endings = {output.name: output.ending if taken else "" for output, taken in pairs}
         self.ending = next(iter(self.endings.values())) if len(self.endings) == 1 else ""
 
+    def check(self, x: Tensor) -> None:
+        """Refuse images of another shape than the file says, which only some layers would notice by themselves."""
+        wanted, found = self.facts.input_shape, tuple(x.shape[1:])
+        if len(found) != len(wanted) or any(n not in (None, m) for n, m in zip(wanted, found, strict=True)):
+            raise ModelError(
+                f"The network takes images of {sizes(wanted[1:])} with {sizes(wanted[:1])} channel(s), not "
+                f"{sizes(found[1:])} with {found[0]}; add Resize or Pad or crop to its preprocessing."
+            )
+
     def named(self, outputs: tuple[Tensor, ...]) -> Any:
         """The only output, or a dict by name."""
         # Under another identity, what an output ends in is not looked for once more.
@@ -120,6 +129,7 @@ class ConvertedKeras(Graph, KerasNetwork):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Logits."""
+        self.check(inputs[0])
         return self.named(self.run(*inputs))
 
 
@@ -134,6 +144,7 @@ class WrappedKeras(KerasNetwork):
         """Logits."""
         import keras
 
+        self.check(x)
         with keras.device(str(x.device)):
             result = self.model(x.movedim(1, -1) if self.last else x, training=False)
         outputs = tuple(result) if isinstance(result, list | tuple) else (result,)
