@@ -309,7 +309,7 @@ def _check_size(packing: Packing) -> None:
         return
     if packing.windows is not None:
         made: tuple[int, ...] | None = packing.windows.roi_size
-    elif packing.preprocessing:
+    elif any(isinstance(step, Resize | PadOrCrop | Spacing | CropToBody | Other) for step in packing.preprocessing):
         made = _size_made(packing.preprocessing, len(wanted))
     else:
         # The images have to fit by themselves.
