@@ -315,7 +315,8 @@ def _check_size(packing: Packing) -> None:
         # The images have to fit by themselves.
         return
     if made is None or (
-        len(made) == len(wanted) and all(n is None or n == m for n, m in zip(wanted, made, strict=True))
+        # A length that depends on the image is told when it is there.
+        len(made) == len(wanted) and all(n is None or m in (n, -1) for n, m in zip(wanted, made, strict=True))
     ):
         return
     what = "its windows do" if packing.windows is not None else "the preprocessing does"
