@@ -236,15 +236,16 @@ class ExplainWidget(ControlsWidget):
         if [self.target.itemText(k) for k in range(1, self.target.count())] != list(classifier.class_names):
             self._fill_classes(classifier.class_names)
 
-    def _show_usable_methods(self, classifier: Classifier) -> None:
-        """Grey out the methods that need what this classifier can't give, with the reason."""
+    def _show_usable_methods(self, classifier: Classifier | None) -> None:
+        """Grey out the methods that need what this classifier can't give, with the reason; none before it is known."""
         for index, method in enumerate(explainers().values()):
-            reason = reason_against(method, classifier)
+            reason = reason_against(method, classifier) if classifier is not None else ""
             self.method.model().item(index).setEnabled(not reason)
             self.method.setItemData(index, reason or None, Qt.ItemDataRole.ToolTipRole)
 
     def _classifier_changed(self) -> None:
         self._unload()
+        self._show_usable_methods(None)
         self.inputs.forget_classifier()
         self._show_classes()
         self.options.show_layers(())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import write_bundle
+from qtpy.QtCore import Qt
 from viewers import Open, finish, last_sentence
 
 from napari_xai_med.layers import METADATA_KEY
@@ -260,6 +261,21 @@ def test_another_classifier_brings_its_own_steps(opened: Open, qtbot: Any, tmp_p
     assert not widget.inputs.change_box.isChecked()
     change(qtbot, widget)
     assert [type(step) for step in form.steps()] == [MinMax]
+
+
+def test_methods_that_need_layers_are_grey_with_the_reason(opened: Open, qtbot: Any, tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.jit.trace(network, torch.rand(1, 1, 8, 8)).save(tmp_path / "n.ts")
+    pack(Packing(weights=tmp_path / "n.ts", class_names=("a", "b"), input_shape=(1, 8, 8)), tmp_path / "n")
+    _, widget = opened("slice_nodule", str(tmp_path / "n"))
+    widget.classify_button.click()
+    finish(qtbot, widget)
+    index = widget.method.findData("gradcam")
+    assert not widget.method.model().item(index).isEnabled()
+    assert "needs layers" in widget.method.itemData(index, Qt.ItemDataRole.ToolTipRole)
+    widget.classifier.choose("chest_ct_2d")
+    assert widget.method.model().item(index).isEnabled()
+    assert widget.method.itemData(index, Qt.ItemDataRole.ToolTipRole) is None
 
 
 def test_a_regression_has_no_bar(opened: Open, qtbot: Any, tmp_path: Path) -> None:

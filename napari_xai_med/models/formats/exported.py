@@ -24,8 +24,6 @@ from napari_xai_med.models.graphs.exported import DTYPES, steps_of_graph
 from napari_xai_med.models.graphs.exported_outputs import cut_endings, named_outputs, size_of
 from napari_xai_med.models.graphs.program import Program, Step, only_in_batches
 
-_DAMAGED = (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, OSError, EOFError)
-
 
 @register
 class Exported(NetworkFormat):
