@@ -17,11 +17,13 @@ from monai.networks.nets import DenseNet121, resnet18
 from monai.visualize import GradCAM as MonaiGradCAM
 from torch import Tensor, nn
 
+from napari_xai_med.explainers.base import Question
 from napari_xai_med.explainers.cam import GradCAM
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.receptive_field import default_layer
+from napari_xai_med.models.target import Target
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ResNet18 3D, 96x96x96": (lambda: resnet18(spatial_dims=3, n_input_channels=1, num_classes=2), (1, 96, 96, 96)),
@@ -54,7 +56,7 @@ def compare(network: nn.Module, x: Tensor) -> dict[str, float]:
 
     return {
         "forward": seconds(plain),
-        "napari-xai-med": seconds(lambda: GradCAM().attribute(classifier, x, [(0, 1)], Job())),
+        "napari-xai-med": seconds(lambda: GradCAM().attribute(Question(classifier, x, ((0, Target(1)),)), Job())),
         "captum": seconds(lambda: captum.attribute(x, 1)),
         "monai": seconds(lambda: monai(x, 1)),
     }

@@ -22,12 +22,14 @@ from monai.visualize import GradCAM as MonaiGradCAM
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from napari_xai_med.explainers.base import Question
 from napari_xai_med.explainers.cam import GradCAM
+from napari_xai_med.explanation import on_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.receptive_field import default_layer, trace_layers
-from napari_xai_med.pipeline import on_image
+from napari_xai_med.models.target import Target
 
 Map = NDArray[np.float32]
 
@@ -52,7 +54,7 @@ def ours(network: Chain, x: Tensor) -> Map:
     """napari-xai-med."""
     dims = x.ndim - 2
     classifier = Classifier("chain", network, lambda t: t, ("a", "b"), Head.SOFTMAX, dims, 1, "", "")
-    (raw,), _ = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+    (raw,), _ = GradCAM().attribute(Question(classifier, x, ((0, Target(1)),)), Job())
     return on_image(raw, NetworkInput(x, np.eye(dims + 1)), tuple(x.shape[2:]))
 
 

@@ -14,13 +14,14 @@ __all__ = [
     "XAIMedError",
     "classifier_from_module",
     "explain",
+    "explain_all",
     "load_model",
     "predict",
     "read_image",
 ]
 
 if TYPE_CHECKING:
-    from napari_xai_med.api import explain, predict
+    from napari_xai_med.api import explain, explain_all, predict
     from napari_xai_med.attribution import Attribution
     from napari_xai_med.errors import XAIMedError
     from napari_xai_med.image import Image
@@ -37,6 +38,7 @@ _HOMES = {
     "XAIMedError": "errors",
     "classifier_from_module": "models.module",
     "explain": "api",
+    "explain_all": "api",
     "load_model": "models",
     "predict": "api",
     "read_image": "io",

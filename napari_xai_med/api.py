@@ -1,4 +1,4 @@
-"""The verbs of scripts: `predict` and `explain`."""
+"""The verbs of scripts: `predict`, `explain` and `explain_all`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.channels import stack_channels
+from napari_xai_med.explanation import explain_request, explain_requests
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
 from napari_xai_med.job import CancelToken, Job, Progress
@@ -19,7 +20,7 @@ from napari_xai_med.models import load_model
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.models.devices import AUTO
 from napari_xai_med.models.module import classifier_from_module
-from napari_xai_med.pipeline import explain_request, predict_request
+from napari_xai_med.pipeline import predict_request
 from napari_xai_med.preprocessing.base import Step
 from napari_xai_med.preprocessing.presets import preset
 from napari_xai_med.request import ExplainRequest
@@ -90,6 +91,10 @@ def explain(
     method: str = "gradcam",
     *,
     target: str | int | None = None,
+    against: str | int | None = None,
+    quantity: str = "logit",
+    opposite: bool = False,
+    minus: str = "",
     plane: str = "axial",
     slice: int | None = None,
     progress: Progress | None = None,
@@ -108,8 +113,17 @@ def explain(
         Name of an explanation method, such as ``"gradcam"``.
     target : str or int, optional
         The class to explain, by name or index; the most probable one if None.
+    against : str or int, optional
+        Another class: what is explained is by how much the target's logit is larger than its.
+    quantity : {"logit", "log_odds", "probability"}
+        In which form the answer is explained; the probability's gradient vanishes where the classifier is sure.
+    opposite : bool
+        Whether to explain what speaks against the class instead.
+    minus : str
+        Name of another method whose map is taken off, made with the same options where it has them, such as
+        ``explain(image, classifier, "hirescam", minus="gradcam")``.
     **options
-        Options of the method, such as ``layer`` of ``"gradcam"``.
+        Options of the method, such as ``layers`` of ``"gradcam"``.
 
     Returns
     -------
@@ -123,8 +137,55 @@ def explain(
     """
     chosen = _image(image)
     known = _classifier(classifier, chosen, device)
-    request = ExplainRequest(method, options, target, plane, slice, _entries(preprocessing, known))
+    steps = _entries(preprocessing, known)
+    request = ExplainRequest(method, options, target, against, quantity, opposite, minus, plane, slice, steps)
     return explain_request(chosen, known, request, Job(progress, cancel))
+
+
+def explain_all(
+    image: AnyImage,
+    classifier: AnyClassifier,
+    method: str = "gradcam",
+    *,
+    targets: Sequence[str | int | None] | None = None,
+    against: str | int | None = None,
+    quantity: str = "logit",
+    opposite: bool = False,
+    minus: str = "",
+    plane: str = "axial",
+    slice: int | None = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+    device: str = AUTO,
+    preprocessing: AnyPreprocessing | None = None,
+    **options: Any,
+) -> list[Attribution]:
+    """Explain several classes from one pass, or several layers one by one. Research use only. Not for diagnosis.
+
+    Parameters
+    ----------
+    image, classifier, plane, slice, progress, cancel, device, preprocessing
+        As for `predict`.
+    targets : sequence of str, int or None, optional
+        The classes to explain, by name or index; all of them by default.
+    method, against, quantity, opposite, minus, **options
+        As for `explain`.
+
+    Returns
+    -------
+    list of Attribution
+        One for each class; for each layer in turn if the option ``separate`` of the method says so.
+
+    Raises
+    ------
+    InputError, ModelError, Cancelled
+        As for `explain`.
+    """
+    chosen = _image(image)
+    known = _classifier(classifier, chosen, device)
+    steps = _entries(preprocessing, known)
+    request = ExplainRequest(method, options, None, against, quantity, opposite, minus, plane, slice, steps)
+    return explain_requests(chosen, known, request, targets, Job(progress, cancel))
 
 
 def _entries(preprocessing: AnyPreprocessing | None, classifier: Classifier) -> tuple[Mapping[str, Any], ...] | None:

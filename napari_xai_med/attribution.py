@@ -35,6 +35,8 @@ class Attribution:
         Index of `raw` to index of the image, or of the slice that was explained.
     class_name : str
         The class that the map speaks for.
+    about : str
+        What the map explains, in words: the class, or its probability, or the class rather than another.
     title : str
         The method, as people call it.
     signed : bool
@@ -50,6 +52,7 @@ class Attribution:
     raw: NDArray[np.float32] = field(repr=False)
     raw_to_image: Float = field(repr=False)
     class_name: str
+    about: str
     title: str
     signed: bool
     prediction: Prediction
@@ -77,9 +80,9 @@ class Attribution:
         return replace(self, values=values, grid=turn.grid(self.grid))
 
 
-def zero_sentence(title: str, class_name: str) -> str:
+def zero_sentence(title: str, about: str) -> str:
     """What to tell the user of a map that is zero everywhere."""
-    return f"{title} is zero everywhere: nothing at this layer speaks for {class_name}; try another layer or class."
+    return f"{title} is zero everywhere: it finds nothing that speaks for {about}; try another layer, class or method."
 
 
 def values_sha256(values: NDArray[np.float32]) -> str:

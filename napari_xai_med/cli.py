@@ -158,21 +158,38 @@ def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -
 
 def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     from napari_xai_med.explainers.base import explainers
-    from napari_xai_med.options import LAYERS, option_fields
+    from napari_xai_med.models.target import Quantity
+    from napari_xai_med.options import FILES, LAYERS, entry_type, option_fields
 
     known = explainers()
     parser.add_argument("--method", choices=sorted(known), default="gradcam", help="explanation method (%(default)s)")
-    parser.add_argument("--target", help="class to explain, by name or number; the most probable one by default")
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
+        "--target",
+        action="append",
+        metavar="CLASS",
+        help="class to explain, by name or number, the most probable one by default; several from one pass by giving "
+        "it again",
+    )
+    classes.add_argument("--each-class", action="store_true", help="explain all classes, from one pass")
+    parser.add_argument("--against", metavar="CLASS", help="explain the class rather than this one")
+    parser.add_argument(
+        "--quantity", choices=list(Quantity), default="logit", help="form in which the answer counts (%(default)s)"
+    )
+    parser.add_argument("--opposite", action="store_true", help="explain what speaks against the class")
+    parser.add_argument(
+        "--minus", choices=sorted(known), default="", metavar="METHOD", help="take the map of this method off"
+    )
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
     group = parser.add_argument_group(f"options of {method}")
     for item in option_fields(known[method]) if method in known else ():
         kind = type(item.default)
-        choices = item.metadata["choices"] if item.metadata["choices"] != LAYERS else None
+        choices = item.metadata["choices"] if item.metadata["choices"] not in (LAYERS, FILES) else None
         extra: dict[str, Any] = (
             {"action": argparse.BooleanOptionalAction}
             if kind is bool
-            else {"type": _reader(item.default), "choices": choices or None}
+            else {"type": _reader(item.default, entry_type(item)), "choices": choices or None}
         )
         group.add_argument(
             f"--{item.name.replace('_', '-')}",
@@ -183,11 +200,11 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
         )
 
 
-def _reader(default: Any) -> Callable[[str], Any]:
+def _reader(default: Any, entry: type = int) -> Callable[[str], Any]:
     """What reads an option from the command line."""
 
     def read(text: str) -> Any:
-        return parse(text, default)
+        return parse(text, default, entry)
 
     # argparse says "invalid list of numbers value".
     read.__name__ = "list of numbers" if isinstance(default, tuple) else type(default).__name__
@@ -272,24 +289,45 @@ def _explain(options: argparse.Namespace) -> int:
     chosen = {key.removeprefix("option_"): value for key, value in vars(options).items() if key.startswith("option_")}
     image, classifier = _load(options)
     steps = _steps(options, classifier)
-    request = ExplainRequest(options.method, chosen, options.target, options.plane, options.slice, steps)
-    _explain_and_save(image, classifier, request, options.out)
+    request = ExplainRequest(
+        options.method,
+        chosen,
+        against=options.against,
+        quantity=options.quantity,
+        opposite=options.opposite,
+        minus=options.minus,
+        plane=options.plane,
+        slice=options.slice,
+        preprocessing=steps,
+    )
+    _explain_and_save(image, classifier, request, options.out, None if options.each_class else options.target or [None])
     return 0
 
 
-def _explain_and_save(image: Image, classifier: Classifier, request: ExplainRequest, folder: Path) -> Attribution:
+def _explain_and_save(
+    image: Image,
+    classifier: Classifier,
+    request: ExplainRequest,
+    folder: Path,
+    targets: Sequence[str | int | None] | None,
+) -> list[Attribution]:
+    from napari_xai_med.explanation import explain_requests
     from napari_xai_med.io.results import save_results
-    from napari_xai_med.pipeline import explain_request
 
-    attribution = explain_request(image, classifier, request, _progress())
-    files = save_results(image, attribution, folder)
-    _show_prediction(image, classifier, attribution.prediction)
-    for notice in set(attribution.notices) - set(attribution.prediction.notices):
-        print(f"Note: {notice}")
-    print(f"{attribution.title} for {attribution.class_name}:")
-    for path in (files.heatmap, files.figure, files.record):
-        print(f"  {path}")
-    return attribution
+    attributions = explain_requests(image, classifier, request, targets, _progress())
+    prediction = attributions[0].prediction
+    _show_prediction(image, classifier, prediction)
+    told = set(prediction.notices)
+    for attribution in attributions:
+        for notice in attribution.notices:
+            if notice not in told:
+                print(f"Note: {notice}")
+        told.update(attribution.notices)
+        files = save_results(image, attribution, folder)
+        print(f"{attribution.title} for {attribution.about}:")
+        for path in (files.heatmap, files.figure, files.record):
+            print(f"  {path}")
+    return attributions
 
 
 def _rerun(options: argparse.Namespace) -> int:
@@ -313,7 +351,8 @@ def _rerun(options: argparse.Namespace) -> int:
     ):
         if found != told:
             raise InputError(f"The {what} is not the one in the record; give the right one on the command line.")
-    attribution = _explain_and_save(image, classifier, record.explain_request, options.out)
+    request = record.explain_request
+    (attribution,) = _explain_and_save(image, classifier, request, options.out, [request.target])
     same = attribution.record.result["sha256"] == record.result["sha256"]
     print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
     return 0 if same else 1
@@ -380,7 +419,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     if options.headless:
         image, classifier = read_image(sample_files(_DEMO_IMAGE)[0]), load_model(_DEMO_MODEL)
-        _explain_and_save(image, classifier, ExplainRequest(), options.out)
+        _explain_and_save(image, classifier, ExplainRequest(), options.out, [None])
         return 0
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise InputError("There is no display to open napari on; use: napari-xai-med demo --headless --out DIR.")

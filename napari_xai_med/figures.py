@@ -69,8 +69,8 @@ def three_views(image: Image, attribution: Attribution) -> Figure:
 
 def _title(image: Image, attribution: Attribution) -> str:
     ranked = ", ".join(f"{name} {value:.3f}" for name, value in attribution.prediction.ranked[:4])
-    text = f"{image.name}: {attribution.title} for {attribution.class_name}\n{ranked}"
-    return f"{text}\n{zero_sentence(attribution.title, attribution.class_name)}" if attribution.is_zero else text
+    text = f"{image.name}: {attribution.title} for {attribution.about}\n{ranked}"
+    return f"{text}\n{zero_sentence(attribution.title, attribution.about)}" if attribution.is_zero else text
 
 
 def _views(image: Image, attribution: Attribution) -> list[_View]:

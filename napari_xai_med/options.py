@@ -14,6 +14,9 @@ Options = TypeVar("Options")
 LAYERS = "layers"
 """As choices of an option: the names of the network's layers."""
 
+FILES = "files"
+"""As choices of an option: paths of image files."""
+
 
 def option(
     default: Any,
@@ -30,8 +33,9 @@ def option(
         Its type is the option's.
     text : str
         What it does, for the widget's tooltip, the command line's help and the documentation.
-    choices : sequence, or "layers"
-        What it can be, if that is limited; "layers" stands for the names of the network's layers.
+    choices : sequence, or "layers" or "files"
+        What it can be, if that is limited; "layers" stands for names of the network's layers, "files" for paths of
+        images. Both need a tuple of texts.
     limits : (float or None, float or None)
         Smallest and largest number.
     """
@@ -58,7 +62,7 @@ def with_options(kind: type[Options], title: str, given: Mapping[str, Any]) -> O
     title : str
         How to call it in sentences.
     given : mapping
-        Values by name; lists stand for tuples, as in JSON.
+        Values by name; lists stand for tuples, as in JSON, and one text for a tuple of one.
 
     Raises
     ------
@@ -66,11 +70,13 @@ def with_options(kind: type[Options], title: str, given: Mapping[str, Any]) -> O
         If there is no such option, or a value is not one that it can have.
     """
     known = {item.name: item for item in option_fields(kind)}
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    for key, value in values.items():
+    values: dict[str, Any] = {}
+    for key, value in given.items():
         if key not in known:
             raise InputError(f"{title} has no option {key!r}; it has {', '.join(sorted(known)) or 'none'}.")
-        _check(known[key], value, title)
+        alone = isinstance(value, str) and entry_type(known[key]) is str and isinstance(known[key].default, tuple)
+        values[key] = (value,) if alone else tuple(value) if isinstance(value, list) else value
+        _check(known[key], values[key], title)
     return kind(**values)
 
 
@@ -82,44 +88,55 @@ def check_options(options: object, title: str) -> None:
 
 def _check(item: Field[Any], value: Any, title: str) -> None:
     choices = item.metadata["choices"]
-    if choices and choices != LAYERS and value not in choices:
+    if choices and choices not in (LAYERS, FILES) and value not in choices:
         allowed = ", ".join(map(repr, choices))
         raise InputError(f"{title} can't have {item.name} {value!r}; choose one of {allowed}.")
-    if not _fits(value, item.default):
-        raise InputError(f"{title} can't have {item.name} {value!r}; give it {_kind(item.default)}.")
+    if not _fits(value, item.default, entry_type(item)):
+        raise InputError(f"{title} can't have {item.name} {value!r}; give it {_kind(item)}.")
     low, high = item.metadata["limits"]
     for number in value if isinstance(value, tuple) else (value,):
         if (low is not None and number < low) or (high is not None and number > high):
             most = "" if high is None else f" to {high:g}"
-            raise InputError(
-                f"{title} can't have {item.name} {value!r}; give it {_kind(item.default)} from {low:g}{most}."
-            )
+            raise InputError(f"{title} can't have {item.name} {value!r}; give it {_kind(item)} from {low:g}{most}.")
 
 
-def _fits(value: Any, default: Any) -> bool:
+def entry_type(item: Field[Any]) -> type:
+    """The type of an option, or of the entries of a list."""
+    if not isinstance(item.default, tuple):
+        return type(item.default)
+    if item.metadata["choices"] in (LAYERS, FILES):
+        return str
+    # An empty default tells nothing of the numbers: whole ones, since it stands for a shape.
+    return type(item.default[0]) if item.default else int
+
+
+def _fits(value: Any, default: Any, entry: type) -> bool:
     """Whether a value is of the kind that an option has; True is no number here."""
     if isinstance(default, tuple):
-        # An empty default tells nothing of the numbers: whole ones, since it stands for a shape.
-        return isinstance(value, tuple) and all(_fits(entry, default[0] if default else 1) for entry in value)
+        return isinstance(value, tuple) and all(_fits(each, entry(), entry) for each in value)
     if isinstance(default, bool | str) or isinstance(value, bool):
         return type(value) is type(default)
     return isinstance(value, int) if isinstance(default, int) else isinstance(value, int | float) and isfinite(value)
 
 
-def _kind(default: Any) -> str:
-    kinds = {tuple: "a list of numbers", bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
-    return kinds[type(default)]
+def _kind(item: Field[Any]) -> str:
+    kinds = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
+    if isinstance(item.default, tuple):
+        return "a list of texts" if entry_type(item) is str else "a list of numbers"
+    return kinds[type(item.default)]
 
 
-def parse(text: str, default: Any) -> Any:
+def parse(text: str, default: Any, entry: type = int) -> Any:
     """The value that a text stands for, on the command line or in a line of a form.
 
     Parameters
     ----------
     text : str
-        Numbers of a list are separated by commas or spaces.
+        Numbers of a list are separated by commas or spaces, texts by commas.
     default : object
         The option's default, whose type the value gets.
+    entry : type
+        Of the entries of a list whose default is empty; see `entry_type`.
 
     Raises
     ------
@@ -127,11 +144,12 @@ def parse(text: str, default: Any) -> Any:
         If the text is not of that type.
     """
     if isinstance(default, bool):
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if text.strip().lower() not in words:
+        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.strip().lower() not in known:
             raise ValueError(f"{text!r} is neither true nor false")
-        return words[text.strip().lower()]
+        return known[text.strip().lower()]
     if isinstance(default, tuple):
-        number = type(default[0]) if default else int
-        return tuple(number(word) for word in text.replace(",", " ").split())
+        kind = type(default[0]) if default else entry
+        words = text.split(",") if kind is str else text.replace(",", " ").split()
+        return tuple(kind(word.strip()) for word in words if word.strip())
     return type(default)(text)

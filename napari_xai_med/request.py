@@ -8,12 +8,17 @@ from typing import Any
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import PLANES
+from napari_xai_med.models.target import Quantity
 from napari_xai_med.options import values_of
 
 _KINDS: dict[str, Any] = {
     "method": str,
     "options": Mapping,
     "target": str | int | None,
+    "against": str | int | None,
+    "quantity": str,
+    "opposite": bool,
+    "minus": str,
     "plane": str,
     "slice": int | None,
     "preprocessing": list | tuple | None,
@@ -33,6 +38,14 @@ class ExplainRequest:
         Its options; those left out have their defaults.
     target : str or int, optional
         Class by name or index; the most probable one if None.
+    against : str or int, optional
+        Another class: what is explained is by how much the target's logit is larger than its.
+    quantity : {"logit", "log_odds", "probability"}
+        In which form the answer is explained; see `Quantity`.
+    opposite : bool
+        Whether to explain what speaks against the class instead.
+    minus : str
+        Name of another method whose map is taken off, made with the same options where it has them; none by default.
     plane : {"axial", "coronal", "sagittal"}
         Direction of the slice, for a 2D classifier and a 3D image.
     slice : int, optional
@@ -45,6 +58,10 @@ class ExplainRequest:
     method: str = "gradcam"
     options: Mapping[str, Any] = field(default_factory=dict)
     target: str | int | None = None
+    against: str | int | None = None
+    quantity: str = "logit"
+    opposite: bool = False
+    minus: str = ""
     plane: str = "axial"
     slice: int | None = None
     preprocessing: tuple[Mapping[str, Any], ...] | None = None
@@ -55,6 +72,8 @@ class ExplainRequest:
             object.__setattr__(self, "preprocessing", tuple(self.preprocessing))
         if self.plane not in PLANES:
             raise InputError(f"There is no plane {self.plane!r}; choose one of {', '.join(PLANES)}.")
+        if self.quantity not in list(Quantity):
+            raise InputError(f"There is no quantity {self.quantity!r}; choose one of {', '.join(Quantity)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The request as plain values, for a record."""
@@ -75,7 +94,7 @@ class ExplainRequest:
         for key, value in values.items():
             if key not in _KINDS:
                 raise InputError(f"A request has no {key!r}; take it away.")
-            if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+            if not isinstance(value, _KINDS[key]) or isinstance(value, bool) != (_KINDS[key] is bool):
                 raise InputError(f"A request can't have {key} {value!r:.80}; correct it.")
         steps = values.get("preprocessing") or ()
         if not all(isinstance(step, Mapping) for step in steps):
@@ -99,8 +118,9 @@ class ExplainRequest:
             Path or name of the classifier.
         """
         arguments = [repr(self.method)] + [f"{key}={value!r}" for key, value in self.options.items()]
-        if self.target is not None:
-            arguments.append(f"target={self.target!r}")
+        for key in ("target", "against", "quantity", "opposite", "minus"):
+            if getattr(self, key) != type(self).__dataclass_fields__[key].default:
+                arguments.append(f"{key}={getattr(self, key)!r}")
         if self.slice is not None:
             arguments.append(f"plane={self.plane!r}, slice={self.slice}")
         if self.preprocessing is not None:

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_xai_med.explainers.base import Explainer, RawMap
+from napari_xai_med.explainers.base import Explainer, Question, RawMap
 from napari_xai_med.grid import resample_linear
 from napari_xai_med.job import Job
 from napari_xai_med.models.devices import in_batches
-from napari_xai_med.models.head import Answer, Head
+from napari_xai_med.models.head import Answer
 from napari_xai_med.models.run import forward
 from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
+from napari_xai_med.models.target import AnyTarget, Direction
 
 if TYPE_CHECKING:
     from napari_xai_med.models.classifier import Classifier
@@ -36,7 +37,7 @@ _MOST_TOLD = 10
 
 _FEWER = "The memory was not enough for {} windows at once; they were computed in batches of {}."
 _PADDED = "The network's input, {}, is smaller than its window, {}; it was padded with zeros."
-_ONE = "One of {} windows decides on {}: the map ends where that window ends."
+_ONE = "One of {} windows decides: the map ends where that window ends."
 _EQUALS = "{} of {} windows give the same largest answer; one of them is explained."
 
 
@@ -170,28 +171,23 @@ def answer_of(classifier: Classifier, inputs: Tensor, job: Job) -> tuple[Answer,
     return _combined(classifier, rows), tuple(sentence for row in rows for sentence in row.notices)
 
 
-def attribute(
-    explainer: Explainer,
-    classifier: Classifier,
-    inputs: Tensor,
-    targets: Sequence[tuple[int, int | None]],
-    job: Job,
-) -> tuple[list[RawMap], Answer]:
+def attribute(explainer: Explainer, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
     """Explain answers of a classifier; see `Explainer.attribute`, which knows nothing of windows.
 
-    With a sliding window each window is explained by itself. Its map is weighted with the derivative of the
-    image's score by the window's, and all of them are blended on the grid of the network's input.
+    With a sliding window each window is explained by itself. Its map is weighted with the derivative of what is
+    explained by the window's logits, and all of them are blended on the grid of the network's input.
     """
+    classifier = question.classifier
     if classifier.windows is None:
-        return explainer.attribute(classifier, inputs, targets, job)
-    rows = _ask(classifier, inputs, classifier.windows, job.part(0.0, _ANSWERING))
+        return explainer.attribute(question, job)
+    rows = _ask(classifier, question.inputs, classifier.windows, job.part(0.0, _ANSWERING))
     answer = _combined(classifier, rows)
     maps = []
-    for done, (row, index) in enumerate(targets):
-        wanted = int(answer.top[row]) if index is None else index
-        length = (1 - _ANSWERING) / len(targets)
+    wanted = question.resolved(answer)
+    for done, (row, target) in enumerate(wanted):
+        length = (1 - _ANSWERING) / len(wanted)
         part = job.part(_ANSWERING + done * length, _ANSWERING + (done + 1) * length)
-        maps.append(_assembled(explainer, classifier, rows[row], wanted, part))
+        maps.append(_assembled(explainer, question, rows[row], target, part))
     return maps, answer
 
 
@@ -205,17 +201,23 @@ def _combined(classifier: Classifier, rows: list[Answers]) -> Answer:
     return classifier.head.answer(logits, len(classifier.class_names), rows[0].ending)
 
 
-def _assembled(explainer: Explainer, classifier: Classifier, answers: Answers, wanted: int, job: Job) -> RawMap:
+def _assembled(explainer: Explainer, question: Question, answers: Answers, target: AnyTarget, job: Job) -> RawMap:
     """One map on the grid of the network's input from those of the windows that take part."""
-    windows = answers.windows
-    # One logit speaks for one class and against the other; windows decide on both with the same weights.
-    logits = answers.logits[:, 0 if classifier.head is Head.ONE_LOGIT else wanted]
-    weights = windows.settings.aggregate.weights(logits).numpy()
+    classifier, windows = question.classifier, answers.windows
+    slopes = _slopes(classifier, answers, target)
+    weights = slopes.abs().amax(1).numpy()
     chosen = np.flatnonzero(weights > NEGLIGIBLE * weights.max()).tolist()
     blend = Blend(windows.padded.shape[1:], importance(windows.settings.roi_size))
+    others = None
+    if question.others is not None:
+        others = torch.stack([Windows.of(image, windows.settings).padded for image in question.others])
+        # Each window has a part of the other images of its own.
+        windows = replace(windows, settings=replace(windows.settings, batch_size=1))
 
     def explain(indices: list[int], batch: Tensor, part: Job) -> tuple[Mapping[str, Any], list[str]]:
-        maps, _ = explainer.attribute(classifier, batch, [(row, wanted) for row in range(len(batch))], part)
+        directions = tuple((row, Direction(slopes[k] / float(weights[k]))) for row, k in enumerate(indices))
+        seen = None if others is None else others[(slice(None), slice(None), *windows.place(indices[0]))]
+        maps, _ = explainer.attribute(Question(classifier, batch, directions, question.spacing, seen), part)
         for index, raw in zip(indices, maps, strict=True):
             on_window = resample_linear(raw.values, np.linalg.inv(raw.to_input), windows.settings.roi_size)
             blend.add(on_window, windows.place(index), float(weights[index]))
@@ -224,7 +226,7 @@ def _assembled(explainer: Explainer, classifier: Classifier, answers: Answers, w
     results, fewer = windows.each(chosen, explain, job)
     inside = tuple(slice(first, first + n) for first, n in zip(windows.before, windows.shape, strict=True))
     said = [sentence for _, notices in results for sentence in notices]
-    decides = _about_maximum(windows, logits, classifier.class_names[wanted])
+    decides = _about_maximum(windows, weights, answers.logits[:, int(slopes.abs().amax(0).argmax())])
     return RawMap(
         blend.values()[inside],
         np.eye(len(windows.shape) + 1),
@@ -295,14 +297,24 @@ def _facts(answers: Answers, weights: NDArray[np.float64], chosen: list[int]) ->
     }
 
 
-def _about_maximum(windows: Windows, logits: Tensor, class_name: str) -> tuple[str, ...]:
+def _slopes(classifier: Classifier, answers: Answers, target: AnyTarget) -> Tensor:
+    """Derivative of what is explained by the logits of each window, shape (number of windows, number of logits)."""
+    logits = answers.logits.clone().requires_grad_()
+    with torch.enable_grad():
+        combined = answers.windows.settings.aggregate.combine(logits)[None]
+        value = target.of(classifier.head.answer(combined, len(classifier.class_names), answers.ending))
+        (slopes,) = torch.autograd.grad(value.sum(), logits)
+    return slopes
+
+
+def _about_maximum(windows: Windows, weights: NDArray[np.float64], logits: Tensor) -> tuple[str, ...]:
     count = len(logits)
-    if windows.settings.aggregate is not Aggregate.MAX or count == 1:
+    if windows.settings.aggregate is not Aggregate.MAX or count == 1 or np.count_nonzero(weights) > 1:
         return ()
     # The same window gives slightly different numbers in another batch.
     equals = int(torch.isclose(logits, logits.max(), rtol=1e-5).sum())
     more = (_EQUALS.format(equals, count),) if equals > 1 else ()
-    return (_ONE.format(count, class_name), *more)
+    return (_ONE.format(count), *more)
 
 
 def _telling(job: Job, told: str) -> Job:

@@ -13,8 +13,11 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import nn
 
+from napari_xai_med.explainers.base import Explainer, Question, RawMap
+from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
-from napari_xai_med.models.head import Head
+from napari_xai_med.models.head import Answer, Head
+from napari_xai_med.models.target import Target
 
 
 def classifier_of(network: nn.Module, spatial_dims: int, classes: int = 2, **changes: Any) -> Classifier:
@@ -36,6 +39,19 @@ def classifier_of(network: nn.Module, spatial_dims: int, classes: int = 2, **cha
         "source": "test",
     }
     return Classifier(**values | changes)
+
+
+def maps_of(
+    explainer: Explainer,
+    classifier: Classifier,
+    inputs: torch.Tensor,
+    targets: Sequence[tuple[int, int | Target | None]],
+    job: Job | None = None,
+    **others: Any,
+) -> tuple[list[RawMap], Answer]:
+    """Maps for rows of inputs and their classes, as logits, and the answer."""
+    chosen = tuple((row, each if isinstance(each, Target) else Target(each)) for row, each in targets)
+    return explainer.attribute(Question(classifier, inputs, chosen, **others), job or Job())
 
 
 class MeanOf(nn.Module):

@@ -63,7 +63,7 @@ def test_explain_any_layer_and_the_opposite_class(tmp_path: Path, capsys: pytest
         "chest_ct_3d",
         "--method",
         "gradcam",
-        "--layer",
+        "--layers",
         layer,
         "--target",
         "normal",
@@ -73,7 +73,7 @@ def test_explain_any_layer_and_the_opposite_class(tmp_path: Path, capsys: pytest
     assert code == 0
     assert "Grad-CAM for normal" in out
     record = json.loads((tmp_path / "chest_ct_lesion_gradcam_normal.json").read_text())
-    assert record["request"]["options"] == {"layer": layer}
+    assert record["request"]["options"] == {"layers": [layer], "separate": False}
     assert record["method"]["layer"] == layer
 
 
@@ -120,7 +120,7 @@ def test_a_slice_of_a_volume_by_a_2d_classifier(tmp_path: Path, capsys: pytest.C
         (("predict", LESION, "--model", "nothing"), 3, "There is no bundle folder or zip nothing"),
         (("predict", "slice_nodule", "--model", "chest_ct_3d"), 2, "takes 3D images"),
         (("explain", LESION, "--model", "chest_ct_3d", "--target", "cat"), 2, "has no class 'cat'"),
-        (("explain", LESION, "--model", "chest_ct_3d", "--layer", "cat"), 2, "no feature maps at layer 'cat'"),
+        (("explain", LESION, "--model", "chest_ct_3d", "--layers", "cat"), 2, "no feature maps at layer 'cat'"),
         (("explain", "--out", "x"), 2, "Give an image and --model"),
         (("explain", "--record", "nothing.json"), 2, "There is no record nothing.json"),
         (("explain", "--record", LESION), 2, "is not a record"),

@@ -99,7 +99,7 @@ def test_a_bundle_and_a_script_explain_the_brain_tumour_network_alike(
     assert state_dict.trusted
     assert not from_keras.trusted
     maps = [
-        explain(picture, one, layer=layer, target="tumour")
+        explain(picture, one, layers=layer, target="tumour")
         for one, layer in ((script, "act"), (state_dict, "act"), (from_keras, "activation"))
     ]
     for one in maps:
@@ -171,7 +171,7 @@ def test_all_forms_of_the_nodule_network_have_the_same_map(
     image = Image.from_array(np.load(shared_data("luna_patches") / "positive_patch.npy"))
     layers = {"script": "convs.4", "bundle": "convs.4", "keras": "convolution3d_10"}
     maps = [
-        explain(image, luna(form, "o_mal", "one_logit", ("malignant",)), layer=layer, target="malignant").raw
+        explain(image, luna(form, "o_mal", "one_logit", ("malignant",)), layers=layer, target="malignant").raw
         for form, layer in layers.items()
     ]
     assert maps[0].max() > 0
@@ -209,7 +209,7 @@ def test_keras_files_are_answered_and_explained_on_real_images_as_by_keras(
     assert x.std() > 0.1, "there is something to see"
     probability = in_keras(model, x)[0, 0]
     np.testing.assert_allclose(predict(scan, classifier, slice=slice).probabilities[1], probability, atol=1e-5)
-    attribution = explain(scan, classifier, target="yes", layer=layer, slice=slice)
+    attribution = explain(scan, classifier, target="yes", layers=layer, slice=slice)
     expected = keras_gradcam(model, layer, x, 0)
     assert expected.max() > 0
     np.testing.assert_allclose(attribution.raw, expected, atol=1e-5 * expected.max())

@@ -122,7 +122,7 @@ def test_the_window_with_the_largest_logit_decides_for_both_classes_of_one_logit
     assert against.values[..., 16:].min() > 0
     assert not against.values[..., :16].any()
     assert explain(image, classifier, target=1).is_zero
-    assert "One of 3 windows decides on class 0: the map ends where that window ends." in against.notices
+    assert "One of 3 windows decides: the map ends where that window ends." in against.notices
 
 
 def test_equal_windows_are_told() -> None:

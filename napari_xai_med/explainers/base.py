@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.models.formats.base import Gives
+from napari_xai_med.models.target import AnyTarget, Target
 from napari_xai_med.options import with_options
 from napari_xai_med.registry import Registry
 
@@ -45,6 +46,37 @@ class RawMap:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a method is asked.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    inputs : Tensor, shape (N, C, *spatial)
+        What the network gets.
+    targets : tuple of (int, Target)
+        Row of `inputs` and what of its answer is to be explained, for each map that is wanted.
+    spacing : tuple of float
+        Millimetres between the inputs' voxels along each spatial axis; pixels where a picture has no spacing.
+    others : Tensor, shape (K, C, *spatial)
+        The images that `Explainer.images` names, preprocessed like the inputs; none by default.
+    """
+
+    classifier: Classifier
+    inputs: Tensor
+    targets: tuple[tuple[int, AnyTarget], ...]
+    spacing: tuple[float, ...] = ()
+    others: Tensor | None = None
+
+    def resolved(self, answer: Answer) -> tuple[tuple[int, AnyTarget], ...]:
+        """The targets with the most probable class of a row where none is named."""
+        return tuple(
+            (row, target.resolved(answer, row) if isinstance(target, Target) else target)
+            for row, target in self.targets
+        )
+
+
 class Explainer(ABC):
     """One explanation method. A subclass is a frozen dataclass whose fields are its options.
 
@@ -60,6 +92,8 @@ class Explainer(ABC):
         Whether its map can speak against the class.
     needs : frozenset of Gives
         What the classifier's format has to give.
+    caution : str
+        What everyone who looks at its map should know, such as that it hardly depends on the weights; or nothing.
     """
 
     name: ClassVar[str]
@@ -67,20 +101,24 @@ class Explainer(ABC):
     paper: ClassVar[str]
     signed: ClassVar[bool]
     needs: ClassVar[frozenset[Gives]]
+    caution: ClassVar[str] = ""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Paths of further images that the method compares with; see `Question.others`."""
+        return ()
+
+    def each(self) -> tuple[Explainer, ...]:
+        """The explainers whose maps are listed one by one, if the options ask for several; else only this one."""
+        return (self,)
 
     @abstractmethod
-    def attribute(
-        self, classifier: Classifier, inputs: Tensor, targets: Sequence[tuple[int, int | None]], job: Job
-    ) -> tuple[list[RawMap], Answer]:
+    def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """Explain answers of a classifier.
 
         Parameters
         ----------
-        classifier : Classifier
-        inputs : Tensor, shape (N, C, *spatial)
-        targets : sequence of (int, int or None)
-            Row of `inputs` and index of the class, for each map that is wanted; None stands for the most
-            probable class of that row.
+        question : Question
         job : Job
 
         Returns

@@ -27,7 +27,8 @@ def file_stem(image: Image, attribution: Attribution) -> str:
     record = attribution.record.request
     whole = attribution.values.shape == image.grid.shape
     place = "" if whole else f"_{record['plane']}{record['slice']}"
-    parts = (image.name + volume + place, str(record["method"]), attribution.class_name)
+    method = "-minus-".join(str(name) for name in (record["method"], record["minus"]) if name)
+    parts = (image.name + volume + place, method, attribution.about)
     return "_".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "x" for part in parts)
 
 

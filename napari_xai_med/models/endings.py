@@ -194,7 +194,7 @@ class Endings(TorchFunctionMode):
 
     def replace(self, output: Tensor, by: Tensor) -> Tensor:
         """Take a tensor for another one that a hook puts in its place, and give that back."""
-        known = self._known(output)
+        known = None if by is output else self._known(output)
         if known is not None:
             self._seen[by] = replace(known.then(by, known.before, known.kind), replaced=True)
         return by

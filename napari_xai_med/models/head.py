@@ -27,6 +27,8 @@ class Answer:
         See `Head.quantity` for what these are without a classification.
     top : Tensor of int, shape (N,)
         The class that is explained if none is asked for.
+    head : Head
+        The kind of the network's last layer, by which this was read.
     ending : str
         The function that the network itself ends in and that was taken off, such as "softmax", or nothing.
     notices : tuple of str
@@ -37,6 +39,7 @@ class Answer:
     scores: Tensor
     probabilities: Tensor
     top: Tensor
+    head: Head
     ending: str = ""
     notices: tuple[str, ...] = ()
 
@@ -97,8 +100,9 @@ class Head(StrEnum):
         # One row of single numbers may have lost its axis of logits.
         logits = self._checked(output.flatten(1) if output.ndim > 1 else output[:, None], classes)
         scores = self.scores(logits)
-        # By scores: probabilities of a very sure classifier are all 1 or 0 in floating point.
-        return Answer(logits, scores, self.probabilities(logits.detach().cpu().double()), scores.argmax(1), ending)
+        # The top by scores: probabilities of a very sure classifier are all 1 or 0 in floating point.
+        probabilities = self.probabilities(logits.detach().cpu().double())
+        return Answer(logits, scores, probabilities, scores.argmax(1), self, ending)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities, shape (N, number of classes), of logits, shape (N, number of logits)."""
@@ -174,4 +178,4 @@ def _of_regions(output: Tensor, ending: str) -> Answer:
         # The background is asked about only where there is nothing else.
         foreground = share[:, 1:]
         top = torch.where(foreground.sum(1) > 0, foreground.argmax(1) + 1, 0)
-    return Answer(score, score, share, top, ending)
+    return Answer(score, score, share, top, Head.SEGMENTATION, ending)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer, Head
 from napari_xai_med.models.size_guard import guarded
 from napari_xai_med.models.sliding_window import Aggregate
+from napari_xai_med.models.target import AnyTarget
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -237,6 +238,40 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
         network(inputs.to(classifier.device, copy=True))
     where = f", first in layer {first[0]}" if first else ""
     return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."
+
+
+def gradient_sentence(classifier: Classifier, inputs: Tensor, targets: Sequence[tuple[int, AnyTarget]]) -> str:
+    """What to say of gradients that are not finite: on the way back, the first layer whose output has such a one.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    inputs : Tensor, shape (N, C, *spatial)
+    targets : sequence of (int, Target)
+        Rows, and what the gradients are of.
+    """
+    first: list[str] = []
+
+    def watching(name: str) -> Hook:
+        def check(gradient: Tensor) -> None:
+            if not first and not bool(gradient.isfinite().all()):
+                first.append(name)
+
+        def watch(output: Tensor) -> Tensor:
+            if isinstance(output, torch.Tensor) and output.requires_grad:
+                output.register_hook(check)
+            return output
+
+        return watch
+
+    network = classifier.network
+    names = [] if _is_scripted(network) else [name for name, module in network.named_modules() if name]
+    with torch.enable_grad():
+        start = inputs.detach().clone().requires_grad_()
+        answer = forward(classifier, start, Job(), {name: watching(name) for name in names})
+        torch.autograd.grad(torch.stack([target.of(answer)[row] for row, target in targets]).sum(), start)
+    where = f", first at layer {first[0]}" if first else ""
+    return f"The gradient of {classifier.name} is not finite for this image{where}; choose a method without gradients."
 
 
 def predict(image: Image, classifier: Classifier, job: Job | None = None) -> Prediction:

@@ -32,25 +32,11 @@ class Aggregate(StrEnum):
     def combine(self, logits: Tensor) -> Tensor:
         """Logits of the image, shape (number of logits,), from those of n windows, (n, number of logits)."""
         if self is Aggregate.MAX:
-            return logits.amax(0)
+            # Of several equal ones it is the one at one index that the gradient leads to.
+            return logits.max(0).values
         if self is Aggregate.MEAN:
             return logits.mean(0)
         return logits.logsumexp(0) - log(len(logits))
-
-    def weights(self, logits: Tensor) -> Tensor:
-        """Derivative of one logit of the image by that of each window, shape (n,), from theirs, (n,).
-
-        They are never negative and sum to 1. Of several windows with the same largest logit the first has it all.
-        """
-        import torch
-
-        if self is Aggregate.MEAN:
-            return torch.full_like(logits, 1 / len(logits))
-        if self is Aggregate.LOGSUMEXP:
-            return logits.softmax(0)
-        weights = torch.zeros_like(logits)
-        weights[logits.argmax()] = 1
-        return weights
 
 
 @dataclass(frozen=True)

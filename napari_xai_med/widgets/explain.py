@@ -16,13 +16,14 @@ from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QFormLayout, QL
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
 from napari_xai_med.explainers.base import explainers, reason_against
+from napari_xai_med.explanation import explain_request
 from napari_xai_med.image import Image
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, image_to_layer
 from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier, Prediction
-from napari_xai_med.pipeline import explain_request, layers_for, network_view, predict_request
+from napari_xai_med.pipeline import layers_for, network_view, predict_request
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.heatmap import HeatmapControls
@@ -169,9 +170,9 @@ class ExplainWidget(ControlsWidget):
                 self.method.currentData(),
                 self.options.values(),
                 self.target.currentData(),
-                chosen.plane,
-                chosen.slice,
-                chosen.preprocessing,
+                plane=chosen.plane,
+                slice=chosen.slice,
+                preprocessing=chosen.preprocessing,
             )
         except InputError as error:
             show_warning(str(error))

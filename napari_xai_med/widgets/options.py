@@ -12,9 +12,9 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QL
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.models.receptive_field import Layer
-from napari_xai_med.options import LAYERS, option_fields, parse
+from napari_xai_med.options import FILES, LAYERS, option_fields, parse
+from napari_xai_med.widgets.lists import FileList, LayerList
 
-DEFAULT_LAYER = "last convolution"
 _LARGEST = 1_000_000
 
 
@@ -62,8 +62,9 @@ class OptionsForm(QWidget):
         """Offer the layers of a network, with the sizes of their outputs."""
         self._layers = layers
         for item in option_fields(self._kind) if self._kind else ():
-            if item.metadata["choices"] == LAYERS:
-                _fill_layers(self._fields[item.name], layers)
+            widget = self._fields.get(item.name)
+            if isinstance(widget, LayerList):
+                widget.show_layers(layers)
 
     def values(self) -> dict[str, Any]:
         """The options as they are set.
@@ -79,7 +80,9 @@ class OptionsForm(QWidget):
     def set_value(self, name: str, value: Any) -> None:
         """Set one option."""
         widget = self._fields[name]
-        if isinstance(widget, QComboBox):
+        if isinstance(widget, LayerList | FileList):
+            widget.set_values(value)
+        elif isinstance(widget, QComboBox):
             widget.setCurrentIndex(widget.findData(value))
         elif isinstance(widget, QCheckBox):
             widget.setChecked(value)
@@ -91,10 +94,14 @@ class OptionsForm(QWidget):
 
 def _editor(item: Field[Any]) -> QWidget:
     default, choices = item.default, item.metadata["choices"]
+    if choices == LAYERS:
+        return LayerList()
+    if choices == FILES:
+        return FileList()
     if choices:
         combo = QComboBox()
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        for choice in () if choices == LAYERS else choices:
+        for choice in choices:
             combo.addItem(str(choice), choice)
         combo.setCurrentIndex(combo.findData(default))
         return combo
@@ -121,6 +128,8 @@ def _text(value: Any) -> str:
 
 
 def _changed(widget: QWidget) -> Any:
+    if isinstance(widget, LayerList | FileList):
+        return widget.changed
     if isinstance(widget, QComboBox):
         return widget.currentIndexChanged
     if isinstance(widget, QCheckBox):
@@ -128,19 +137,9 @@ def _changed(widget: QWidget) -> Any:
     return widget.textChanged if isinstance(widget, QLineEdit) else widget.valueChanged
 
 
-def _fill_layers(combo: QComboBox, layers: tuple[Layer, ...]) -> None:
-    chosen = combo.currentData()
-    combo.clear()
-    combo.addItem(DEFAULT_LAYER, "")
-    for layer in reversed(layers):
-        if layer.is_convolution or max(layer.shape) > 1:
-            combo.addItem(
-                f"{layer.name} ({layer.kind}, {layer.channels} × {'×'.join(map(str, layer.shape))})", layer.name
-            )
-    combo.setCurrentIndex(max(0, combo.findData(chosen)))
-
-
 def _value(widget: QWidget, name: str, default: Any) -> Any:
+    if isinstance(widget, LayerList | FileList):
+        return widget.values()
     if isinstance(widget, QComboBox):
         return widget.currentData()
     if isinstance(widget, QCheckBox):

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
-from helpers import MeanOf, classifier_of, ones
+from helpers import MeanOf, classifier_of, maps_of, ones
 from monai.networks.nets import DenseNet, EfficientNetBN, ResNet, SENet
 from monai.visualize import GradCAM as MonaiGradCAM
 from torch import Tensor, nn
 
 from napari_xai_med.errors import Cancelled, InputError, ModelError
 from napari_xai_med.explainers.cam import GradCAM
+from napari_xai_med.explanation import on_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import NetworkInput
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.receptive_field import default_layer
-from napari_xai_med.pipeline import on_image
 
 
 def small_resnet() -> nn.Module:
@@ -70,7 +70,7 @@ def test_equals_captum(case: tuple[Any, Tensor]) -> None:
         theirs = captum.attribute(inputs[:1], target, relu_attributions=True)[0, 0]
         if not theirs.any():
             continue
-        (ours,), _ = GradCAM().attribute(classifier, inputs[:1], [(0, target)], Job())
+        (ours,), _ = maps_of(GradCAM(), classifier, inputs[:1], [(0, target)])
         close(ours.values, theirs)
 
 
@@ -86,16 +86,16 @@ def test_equals_monai_before_its_normalisation(case: tuple[Any, Tensor]) -> None
         theirs = monai.compute_map(inputs[:1].clone().requires_grad_(), target)[0, 0]
         if not theirs.any():
             continue
-        (ours,), _ = GradCAM(layer=name).attribute(classifier, inputs[:1], [(0, target)], Job())
+        (ours,), _ = maps_of(GradCAM(layers=(name,)), classifier, inputs[:1], [(0, target)])
         close(ours.values, theirs)
 
 
 def test_a_batch_of_mixed_classes_equals_single_images(case: tuple[Any, Tensor]) -> None:
     classifier, inputs = case
     targets: list[tuple[int, int | None]] = [(0, 1), (1, 0), (2, 2), (0, 2), (1, None)]
-    together, answer = GradCAM().attribute(classifier, inputs, targets, Job())
+    together, answer = maps_of(GradCAM(), classifier, inputs, targets)
     for (row, target), ours in zip(targets, together, strict=True):
-        (alone,), single = GradCAM().attribute(classifier, inputs[row : row + 1], [(0, target)], Job())
+        (alone,), single = maps_of(GradCAM(), classifier, inputs[row : row + 1], [(0, target)])
         top = max(float(alone.values.max()), 1e-12)
         np.testing.assert_allclose(ours.values, alone.values, atol=1e-5 * top, rtol=1e-5)
         torch.testing.assert_close(single.logits[0], answer.logits[row], rtol=1e-5, atol=1e-5)
@@ -108,7 +108,7 @@ def test_the_network_is_left_as_it_came(case: tuple[Any, Tensor]) -> None:
     modes = [m.training for m in network.modules()]
     state = {k: v.clone() for k, v in network.state_dict().items()}
     random = torch.get_rng_state()
-    GradCAM().attribute(classifier, inputs[:1], [(0, 1)], Job())
+    maps_of(GradCAM(), classifier, inputs[:1], [(0, 1)])
     assert [m.training for m in network.modules()] == modes
     assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in network.parameters())
@@ -122,7 +122,7 @@ def test_one_logit_heads_explain_both_classes() -> None:
     network = nn.Sequential(ones(nn.Conv2d(1, 1, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = classifier_of(network, 2, head=Head.ONE_LOGIT)
     x = torch.rand(1, 1, 6, 6)
-    (zero, one), answer = GradCAM().attribute(classifier, x, [(0, 0), (0, 1)], Job())
+    (zero, one), answer = maps_of(GradCAM(), classifier, x, [(0, 0), (0, 1)])
     assert answer.logits.shape == (1, 1)
     assert not zero.values.any()
     np.testing.assert_allclose(one.values, x[0, 0] / 36, rtol=1e-6)
@@ -148,7 +148,7 @@ def test_reused_modules_in_place_changes_and_named_outputs() -> None:
     network = Reuses()
     classifier = classifier_of(network, 2, channels=2, output="logits")
     x = torch.rand(1, 2, 8, 8)
-    (ours,), _ = GradCAM(layer="conv").attribute(classifier, x, [(0, 1)], Job())
+    (ours,), _ = maps_of(GradCAM(layers=("conv",)), classifier, x, [(0, 1)])
     second = network.conv(network.conv(x) + 1).detach().requires_grad_()
     logits = network.head(torch.relu(second).mean((2, 3)))
     (gradient,) = torch.autograd.grad(logits[0, 1], second)
@@ -159,7 +159,7 @@ def test_reused_modules_in_place_changes_and_named_outputs() -> None:
 def test_weights_made_in_inference_mode_work() -> None:
     with torch.inference_mode():
         network = MeanOf(ones(nn.Conv2d(1, 1, 3)))
-    (ours,), _ = GradCAM().attribute(classifier_of(network, 2), torch.rand(1, 1, 8, 8), [(0, 1)], Job())
+    (ours,), _ = maps_of(GradCAM(), classifier_of(network, 2), torch.rand(1, 1, 8, 8), [(0, 1)])
     assert ours.values.any()
 
 
@@ -168,10 +168,10 @@ def test_errors_are_sentences() -> None:
     classifier = classifier_of(network, 2)
     x = torch.rand(1, 1, 8, 8)
     with pytest.raises(InputError, match=r"no feature maps at layer 'x'; its convolutions are features\.0"):
-        GradCAM(layer="x").attribute(classifier, x, [(0, 1)], Job())
+        maps_of(GradCAM(layers=("x",)), classifier, x, [(0, 1)])
     network.features[0].weight.data.fill_(float("nan"))
     with pytest.raises(ModelError, match=r"not finite for this image, first in layer features\.0"):
-        GradCAM().attribute(classifier, x, [(0, 1)], Job())
+        maps_of(GradCAM(), classifier, x, [(0, 1)])
 
 
 @pytest.mark.parametrize("layer", ["2", "3", "4"])
@@ -181,15 +181,15 @@ def test_layers_at_the_ending_or_behind_it_are_refused(layer: str) -> None:
     )
     classifier, x = classifier_of(network, 2, 3, head=Head.MULTI_LABEL), torch.rand(1, 1, 8, 8)
     with pytest.raises(ModelError, match=rf"Layer {layer} is the sigmoid that test ends in, or .* such as 0\."):
-        GradCAM(layer=layer).attribute(classifier, x, [(0, 1)], Job())
-    _, before = GradCAM(layer="1").attribute(classifier, x, [(0, 1)], Job())
-    _, default = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+        maps_of(GradCAM(layers=(layer,)), classifier, x, [(0, 1)])
+    _, before = maps_of(GradCAM(layers=("1",)), classifier, x, [(0, 1)])
+    _, default = maps_of(GradCAM(), classifier, x, [(0, 1)])
     torch.testing.assert_close(before.logits, default.logits)
 
 
 def test_a_sigmoid_on_the_way_is_a_layer_as_any_other() -> None:
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Sigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
-    (raw,), answer = GradCAM(layer="1").attribute(classifier_of(network, 2, 3), torch.rand(1, 1, 8, 8), [(0, 1)], Job())
+    (raw,), answer = maps_of(GradCAM(layers=("1",)), classifier_of(network, 2, 3), torch.rand(1, 1, 8, 8), [(0, 1)])
     assert raw.values.shape == (6, 6)
     assert answer.ending == ""
 
@@ -209,8 +209,8 @@ class InPlace(nn.Module):
 def test_networks_that_change_their_input_answer_alike_each_time() -> None:
     classifier, x = classifier_of(InPlace(), 2), torch.rand(1, 1, 8, 8)
     before = x.clone()
-    (first,), one = GradCAM().attribute(classifier, x, [(0, 1)], Job())
-    (second,), two = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+    (first,), one = maps_of(GradCAM(), classifier, x, [(0, 1)])
+    (second,), two = maps_of(GradCAM(), classifier, x, [(0, 1)])
     assert torch.equal(x, before)
     assert torch.equal(one.logits, two.logits)
     np.testing.assert_array_equal(first.values, second.values)
@@ -226,7 +226,7 @@ def test_cancelling_stops_within_the_network_and_leaves_no_hook() -> None:
 
     network = MeanOf(*(ones(nn.Conv2d(1, 1, 1)) for _ in range(10)))
     with pytest.raises(Cancelled):
-        GradCAM().attribute(classifier_of(network, 2), torch.rand(1, 1, 8, 8), [(0, 1)], Job(cancel=Token()))
+        maps_of(GradCAM(), classifier_of(network, 2), torch.rand(1, 1, 8, 8), [(0, 1)], Job(cancel=Token()))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
 
@@ -253,7 +253,7 @@ def test_an_impulse_comes_back_where_it_was(dims: int, stride: int, kernel: int,
     assert low >= 0
     assert high < size
     x[(0, 0, *[slice(int(low), int(high) + 1)] * dims)] = 1
-    (raw,), _ = GradCAM().attribute(classifier, x, [(0, 1)], Job())
+    (raw,), _ = maps_of(GradCAM(), classifier, x, [(0, 1)])
     values = on_image(raw, NetworkInput(x, np.eye(dims + 1)), (size,) * dims)
     for axis in range(dims):
         line = values.sum(tuple(k for k in range(dims) if k != axis))

@@ -53,7 +53,7 @@ def test_it_answers_and_explains_as_the_original_does(
     classes = network(images).shape[1]
     image = Image.from_array(images[0, 0].numpy())
     maps = [
-        explain(image, classifier_of(n, len(shape) - 1, classes), "gradcam", layer=layer).raw
+        explain(image, classifier_of(n, len(shape) - 1, classes), "gradcam", layers=layer).raw
         for n in (network, program)
     ]
     np.testing.assert_allclose(maps[1], maps[0], atol=1e-5 * float(np.abs(maps[0]).max()))

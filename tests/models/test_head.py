@@ -47,9 +47,10 @@ def test_a_segmentation_is_asked_about_the_region_that_it_predicts() -> None:
 
 
 def test_grad_cam_of_a_segmentation_is_that_of_the_mean_over_its_region() -> None:
+    torch.manual_seed(3)
     classifier = classifier_of(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), Voxels4()), 2, **NAMES)
     image = picture()
-    attribution = explain(image, classifier, target="lesion", layer="0")
+    attribution = explain(image, classifier, target="lesion", layers="0")
     x = torch.from_numpy(image.data)[None]
     maps = classifier.network[0](x).detach().requires_grad_()
     voxels = classifier.network[2](torch.relu(maps))
@@ -61,10 +62,9 @@ def test_grad_cam_of_a_segmentation_is_that_of_the_mean_over_its_region() -> Non
 
 
 class Voxels4(nn.Conv2d):
-    """Three logits of four feature maps, each predicted somewhere."""
+    """Three logits of four feature maps."""
 
     def __init__(self) -> None:
-        torch.manual_seed(3)
         super().__init__(4, 3, 1)
 
 

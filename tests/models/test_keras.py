@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import classifier_of, write_bundle
+from helpers import classifier_of, maps_of, write_bundle
 from keras_networks import (
     SUFFIXES,
     asked,
@@ -28,7 +28,6 @@ from keras_networks import (
 from napari_xai_med import Image, explain, load_model, predict
 from napari_xai_med.errors import ModelError
 from napari_xai_med.explainers.base import make_explainer
-from napari_xai_med.job import Job
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.formats.keras import Keras
 from napari_xai_med.models.head import Head
@@ -64,13 +63,13 @@ def test_gradcam_is_that_of_keras_own_gradients(
     inputs = torch.from_numpy(x).movedim(-1, 1)
     strongest = []
     for layer in convolutions:
-        (raw,), _ = make_explainer("gradcam", {"layer": layer}).attribute(classifier, inputs, [(0, index)], Job())
+        (raw,), _ = maps_of(make_explainer("gradcam", {"layers": layer}), classifier, inputs, [(0, index)])
         expected = keras_gradcam(model, layer, x, 0 if classes == 2 else index)
         np.testing.assert_allclose(raw.values, expected, atol=1e-5 * max(float(expected.max()), 1e-6))
         strongest.append(expected.max())
         assert raw.facts["geometry_followed"]
     assert sum(value > 0 for value in strongest) > 1
-    (raw,), _ = make_explainer("gradcam", {}).attribute(classifier, inputs, [(0, index)], Job())
+    (raw,), _ = maps_of(make_explainer("gradcam", {}), classifier, inputs, [(0, index)])
     assert raw.facts["layer"] == convolutions[-1]
 
 

@@ -119,7 +119,7 @@ def test_it_answers_and_explains_as_the_original_does(
     classes = network(images).shape[1]
     image = Image.from_array(images[0, 0].numpy())
     maps = [
-        explain(image, classifier_of(n, len(shape) - 1, classes), "gradcam", layer=layer).raw
+        explain(image, classifier_of(n, len(shape) - 1, classes), "gradcam", layers=layer).raw
         for n in (network, converted)
     ]
     assert maps[0].max() > 0

@@ -167,7 +167,7 @@ def test_layers_before_a_resizing_by_scales_have_maps(tmp_path: Path) -> None:
     nodes += [node("Flatten", ["p"], ["y"])]
     network = load(file(tmp_path / "a.onnx", nodes, KERNEL, numbers("s", [1, 1, 2.0, 2.0], np.float32)))
     image = Image.from_array(np.random.default_rng(0).random((8, 8)))
-    assert explain(image, classifier_of(network, 2, 3), layer="conv").raw.shape == (8, 8)
+    assert explain(image, classifier_of(network, 2, 3), layers="conv").raw.shape == (8, 8)
 
 
 # --- Files exported in training mode

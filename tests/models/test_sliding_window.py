@@ -24,21 +24,6 @@ def network() -> nn.Module:
     return MeanOf(ones(nn.Conv3d(1, 1, 3)))
 
 
-@pytest.mark.parametrize("aggregate", list(Aggregate))
-@pytest.mark.parametrize("head", [Head.ONE_LOGIT, Head.SOFTMAX, Head.MULTI_LABEL, Head.REGRESSION])
-def test_weights_are_derivatives_of_the_image_s_score_by_the_windows_scores(aggregate: Aggregate, head: Head) -> None:
-    logits = torch.randn(6, 1 if head is Head.ONE_LOGIT else 2, dtype=torch.float64)
-    for index in range(2):
-        scores = head.scores(logits).detach().requires_grad_()
-        # Back from scores to logits, so that the derivative is by the scores.
-        back = scores[:, 1:] if head is Head.ONE_LOGIT and index == 1 else scores
-        back = -scores[:, :1] if head is Head.ONE_LOGIT and index == 0 else back
-        whole = head.scores(aggregate.combine(back)[None])[0, index]
-        (gradient,) = torch.autograd.grad(whole, scores)
-        column = 0 if head is Head.ONE_LOGIT else index
-        torch.testing.assert_close(aggregate.weights(logits[:, column]), gradient[:, index])
-
-
 def test_a_bundle_states_its_windows(tmp_path: Path) -> None:
     small = {"_target_": "napari_xai_med.models.small_cnn.SmallCNN", "spatial_dims": 3, "in_channels": 1}
     inference = {"network_def": small | {"num_classes": 2}, "preprocessing": {"_target_": "Compose"}}

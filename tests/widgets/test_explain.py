@@ -33,7 +33,8 @@ def test_classify_shows_all_classes_sorted(opened: Open, qtbot: Any) -> None:
     assert [name for name, _ in rows] == ["ground glass", "normal"]
     assert sum(float(value) for _, value in rows) == pytest.approx(1, abs=1e-3)
     assert widget.bars.isVisible()
-    sizes = [widget.options._fields["layer"].itemText(k) for k in range(widget.options._fields["layer"].count())]
+    offered = widget.options._fields["layers"]
+    sizes = [offered.item(k).text() for k in range(offered.count())]
     assert any("Conv3d, 64 × 16×16×8" in text for text in sizes)
 
 
@@ -182,15 +183,15 @@ def test_any_class_and_layer_and_the_controls_follow_the_selection(opened: Open,
     widget.classify_button.click()
     finish(qtbot, widget)
     widget.target.setCurrentIndex(widget.target.findText("normal"))
-    widget.options.set_value("layer", "features.1.conv")
+    widget.options.set_value("layers", ("features.1.conv",))
     widget.explain_button.click()
     finish(qtbot, widget)
     first = viewer.layers[-1]
     assert "Grad-CAM, normal" in first.name
     assert first.metadata[METADATA_KEY]["record"]["method"]["layer"] == "features.1.conv"
     # The choice stays, and is what the next explanation uses.
-    assert widget.options.values() == {"layer": "features.1.conv"}
-    widget.options.set_value("layer", "")
+    assert widget.options.values() == {"layers": ("features.1.conv",), "separate": False}
+    widget.options.set_value("layers", ())
     widget.explain_button.click()
     finish(qtbot, widget)
     assert widget.heatmap.layer == viewer.layers[-1]
