@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,7 +213,7 @@ class Classifier:
         """Where the network is."""
         import torch
 
-        first = next((value for value in (*self.network.parameters(), *self.network.buffers())), None)
+        first = next(chain(self.network.parameters(), self.network.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
     def on(self, device: str | torch.device) -> Classifier:

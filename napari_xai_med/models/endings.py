@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -138,9 +139,9 @@ class Endings(TorchFunctionMode):
             values, kind = args
             self._seen[values] = _Seen.of(values, logits_of(values, kind), kind, normalised=kind != "sigmoid")
             return values
-        # Operators of exported programs are called sigmoid.default, those that work in place sigmoid_.
-        name = str(getattr(function, "__name__", "")).split(".")[0].removeprefix("special_")
-        plain = name.strip("_")
+        name, plain = _names_of(function)
+        if not (len(self._seen) or plain in _NAMES):
+            return function(*args, **kwargs)
         values = args[0] if args else kwargs.get("input", kwargs.get("self", kwargs.get("tensors")))
         if plain in _JOINING and isinstance(values, tuple | list):
             return self._joined(function, values, args, kwargs)
@@ -215,6 +216,14 @@ class Endings(TorchFunctionMode):
             # much of it was clamped, and the network's own probabilities are the clamped ones.
             return Ended(output, logits_of(output, "sigmoid"), "sigmoid")
         return Ended(output, output, elsewhere=ending)
+
+
+@lru_cache(maxsize=1000)
+def _names_of(function: Callable[..., Any]) -> tuple[str, str]:
+    """A function's name, and the same without what tells that it works in place."""
+    # Operators of exported programs are called sigmoid.default, those that work in place sigmoid_.
+    name = str(getattr(function, "__name__", "")).split(".")[0].removeprefix("special_")
+    return name, name.strip("_")
 
 
 def _over_classes(kind: str, values: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from napari_xai_med.errors import ModelError, one_line
 from napari_xai_med.models.geometry import Follower, Geometry, steps_of
 from napari_xai_med.models.geometry_ops import RULES, same_shape
 from napari_xai_med.models.graphs.program import Part
+from napari_xai_med.models.untouched import untouched
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 
@@ -109,9 +110,6 @@ def trace_layers(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Laye
     ModelError
         If the network does not take an input of that shape.
     """
-    # Imported here: run.py needs this package's classifier, which needs this file for its types.
-    from napari_xai_med.models.run import untouched
-
     with untouched(network, (1, *input_shape)), torch.no_grad():
         try:
             return _trace(network, input_shape, with_data=False)

@@ -1,14 +1,13 @@
-"""Run a classifier's network and leave it as it came."""
+"""Run a classifier's network: what it says about its input, and where it breaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.func import functional_call
 
 from napari_xai_med.errors import ModelError, XAIMedError, one_line
 from napari_xai_med.image import Image
@@ -18,33 +17,17 @@ from napari_xai_med.models.devices import is_lacking, is_out_of_memory
 from napari_xai_med.models.endings import Ended, Endings
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer, Head
-from napari_xai_med.models.size_guard import guarded
 from napari_xai_med.models.sliding_window import Aggregate
 from napari_xai_med.models.target import AnyTarget
+from napari_xai_med.models.untouched import constant_weights, is_scripted, untouched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Hook = Callable[["Tensor"], "Tensor"]
 
-
-@contextmanager
-def untouched(network: nn.Module, shape: tuple[int, ...]) -> Iterator[None]:
-    """Put a network in eval mode, and afterwards every module's own mode and the random state back.
-
-    What it computes may not be much larger than its input, which has this shape; see `guarded`.
-    Random numbers drawn inside always start from the same state, so that a network which samples in eval
-    mode answers the same way twice.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    with torch.random.fork_rng(enabled=True), guarded(network, shape, always=_is_scripted(network)):
-        torch.manual_seed(0)
-        try:
-            network.eval()
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+_MOST_REPORTS = 50
+"""Modules of a network before which it is asked whether to go on."""
 
 
 def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Answer:
@@ -59,7 +42,7 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
     inputs : Tensor, shape (N, C, *spatial)
         On any device; they are brought to the network's.
     job : Job
-        Asked before every module whether to go on.
+        Asked all along the network whether to go on.
     hooks : dict of str to callable, optional
         Layer names, and what replaces the output of that layer at each of its uses.
 
@@ -90,13 +73,14 @@ def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hoo
     inputs = inputs.to(classifier.device, copy=True)
     endings = Endings()
     with (
-        untouched(network, tuple(inputs.shape)),
-        _reporting(network, job),
-        _replacing(network, hooks or {}, endings),
+        untouched(network, tuple(inputs.shape)) as modules,
+        _reporting(modules, job),
+        _replacing(modules, hooks or {}, endings),
+        constant_weights(modules),
         endings,
     ):
         try:
-            output = _with_constants(network, inputs)
+            output = network(inputs)
         except XAIMedError:
             raise
         except Exception as error:
@@ -160,26 +144,11 @@ def read(
     return replace(answer, notices=(*end.notices(classifier.name), *classifier.range.notices(classifier.name)))
 
 
-def _with_constants(network: nn.Module, inputs: Tensor) -> Any:
-    if _is_scripted(network):
-        # Its weights can't be exchanged; its loader has made constants of them.
-        return network(inputs)
-    named = (*network.named_parameters(), *network.named_buffers())
-    return functional_call(network, {name: _constant(value) for name, value in named}, (inputs,))
-
-
-def _is_scripted(network: nn.Module) -> bool:
-    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
-
-
-def _constant(value: Tensor) -> Tensor:
-    # Autograd can't keep a tensor that was made in inference mode.
-    return value.clone() if value.is_inference() else value.detach()
-
-
 @contextmanager
-def _reporting(network: nn.Module, job: Job) -> Iterator[None]:
-    leaves = [] if _is_scripted(network) else _leaves(network)
+def _reporting(modules: Mapping[str, nn.Module], job: Job) -> Iterator[None]:
+    leaves = [] if is_scripted(modules) else [module for module in modules.values() if not module._modules]
+    # Hooks at each of hundreds of modules would take longer than some of them.
+    leaves = leaves[:: 1 + len(leaves) // _MOST_REPORTS]
     done = iter(range(1, 1 << 30))
 
     def report(*_: Any) -> None:
@@ -194,14 +163,10 @@ def _reporting(network: nn.Module, job: Job) -> Iterator[None]:
             handle.remove()
 
 
-def _leaves(network: nn.Module) -> list[nn.Module]:
-    return [module for module in network.modules() if not any(module.children())]
-
-
 @contextmanager
-def _replacing(network: nn.Module, hooks: dict[str, Hook], endings: Endings | None = None) -> Iterator[None]:
-    modules = dict(network.named_modules())
-
+def _replacing(
+    modules: Mapping[str, nn.Module], hooks: dict[str, Hook], endings: Endings | None = None
+) -> Iterator[None]:
     def replaced(output: Tensor, hook: Hook) -> Tensor:
         return hook(output) if endings is None else endings.replace(output, hook(output))
 
@@ -231,10 +196,11 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
         return look
 
     network = classifier.network
-    if _is_scripted(network):
+    modules = dict(network.named_modules())
+    if is_scripted(modules):
         return f"{classifier.name} gives values that are not finite for this image; check its weights."
-    leaves = {name: watch(name) for name, module in network.named_modules() if name and not any(module.children())}
-    with torch.no_grad(), untouched(network, tuple(inputs.shape)), _replacing(network, leaves):
+    leaves = {name: watch(name) for name, module in modules.items() if name and not module._modules}
+    with torch.no_grad(), untouched(network, tuple(inputs.shape)), _replacing(modules, leaves):
         network(inputs.to(classifier.device, copy=True))
     where = f", first in layer {first[0]}" if first else ""
     return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."
@@ -264,8 +230,8 @@ def gradient_sentence(classifier: Classifier, inputs: Tensor, targets: Sequence[
 
         return watch
 
-    network = classifier.network
-    names = [] if _is_scripted(network) else [name for name, module in network.named_modules() if name]
+    modules = dict(classifier.network.named_modules())
+    names = [] if is_scripted(modules) else [name for name in modules if name]
     with torch.enable_grad():
         start = inputs.detach().clone().requires_grad_()
         answer = forward(classifier, start, Job(), {name: watching(name) for name in names})
