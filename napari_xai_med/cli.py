@@ -157,6 +157,7 @@ def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -
 
 
 def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
+    from napari_xai_med.bands import DEFAULT_EDGES
     from napari_xai_med.explainers.base import explainers
     from napari_xai_med.models.target import Quantity
     from napari_xai_med.options import FILES, LAYERS, entry_type, option_fields
@@ -182,6 +183,13 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
+    parser.add_argument(
+        "--bands",
+        type=_reader(DEFAULT_EDGES),
+        default=(),
+        metavar="N,N",
+        help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
+    )
     group = parser.add_argument_group(f"options of {method}")
     for item in option_fields(known[method]) if method in known else ():
         kind = type(item.default)
@@ -300,8 +308,13 @@ def _explain(options: argparse.Namespace) -> int:
         slice=options.slice,
         preprocessing=steps,
     )
-    _explain_and_save(image, classifier, request, options.out, None if options.each_class else options.target or [None])
+    _explain_and_save(image, classifier, request, options.out, _targets(options), options.bands)
     return 0
+
+
+def _targets(options: argparse.Namespace) -> Sequence[str | None] | None:
+    """Which classes to explain; None for all of them."""
+    return None if options.each_class else options.target or [None]
 
 
 def _explain_and_save(
@@ -309,7 +322,8 @@ def _explain_and_save(
     classifier: Classifier,
     request: ExplainRequest,
     folder: Path,
-    targets: Sequence[str | int | None] | None,
+    targets: Sequence[str | int | None] | None = (None,),
+    bands: tuple[float, ...] = (),
 ) -> list[Attribution]:
     from napari_xai_med.explanation import explain_requests
     from napari_xai_med.io.results import save_results
@@ -323,9 +337,9 @@ def _explain_and_save(
             if notice not in told:
                 print(f"Note: {notice}")
         told.update(attribution.notices)
-        files = save_results(image, attribution, folder)
+        files = save_results(image, attribution, folder, bands)
         print(f"{attribution.title} for {attribution.about}:")
-        for path in (files.heatmap, files.figure, files.record):
+        for path in files.written:
             print(f"  {path}")
     return attributions
 
@@ -352,7 +366,7 @@ def _rerun(options: argparse.Namespace) -> int:
         if found != told:
             raise InputError(f"The {what} is not the one in the record; give the right one on the command line.")
     request = record.explain_request
-    (attribution,) = _explain_and_save(image, classifier, request, options.out, [request.target])
+    (attribution,) = _explain_and_save(image, classifier, request, options.out, [request.target], options.bands)
     same = attribution.record.result["sha256"] == record.result["sha256"]
     print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
     return 0 if same else 1
@@ -419,7 +433,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     if options.headless:
         image, classifier = read_image(sample_files(_DEMO_IMAGE)[0]), load_model(_DEMO_MODEL)
-        _explain_and_save(image, classifier, ExplainRequest(), options.out, [None])
+        _explain_and_save(image, classifier, ExplainRequest(), options.out)
         return 0
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise InputError("There is no display to open napari on; use: napari-xai-med demo --headless --out DIR.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_xai_med.attribution import DISCLAIMER, Attribution
+from napari_xai_med.bands import band_labels, band_names
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.io.nifti import save_nifti
@@ -14,11 +16,18 @@ from napari_xai_med.io.nifti import save_nifti
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """The files of one explanation: NIfTI heatmap, PNG figure and JSON record."""
+    """The files of one explanation: NIfTI heatmap, PNG figure and JSON record; NIfTI labels of bands if asked for."""
 
     heatmap: Path
     figure: Path
     record: Path
+    bands: Path | None = None
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """All of them."""
+        files = (self.heatmap, self.figure, self.record, self.bands)
+        return tuple(file for file in files if file is not None)
 
 
 def file_stem(image: Image, attribution: Attribution) -> str:
@@ -32,7 +41,9 @@ def file_stem(image: Image, attribution: Attribution) -> str:
     return "_".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "x" for part in parts)
 
 
-def save_results(image: Image, attribution: Attribution, folder: str | Path) -> ResultFiles:
+def save_results(
+    image: Image, attribution: Attribution, folder: str | Path, bands: Sequence[float] = ()
+) -> ResultFiles:
     """Write heatmap, figure of orthogonal views and record into a folder.
 
     Parameters
@@ -43,6 +54,8 @@ def save_results(image: Image, attribution: Attribution, folder: str | Path) -> 
         On the image's grid.
     folder : str or Path
         Made where it does not exist. Files of the same explanation are replaced.
+    bands : sequence of float
+        Edges of intensity bands that are to be written as labels; see `band_labels`. None by default.
 
     Raises
     ------
@@ -54,9 +67,14 @@ def save_results(image: Image, attribution: Attribution, folder: str | Path) -> 
     target = Path(folder).expanduser()
     stem = file_stem(image, attribution)
     files = ResultFiles(*(target / f"{stem}{suffix}" for suffix in (".nii.gz", ".png", ".json")))
+    labels = band_labels(attribution.values, bands, signed=attribution.signed) if bands else None
     try:
         target.mkdir(parents=True, exist_ok=True)
         save_nifti(files.heatmap, attribution.values, attribution.grid, f"{attribution.title}; {DISCLAIMER}")
+        if labels is not None:
+            files = replace(files, bands=target / f"{stem}_bands.nii.gz")
+            names = "; ".join(band_names(bands, signed=attribution.signed))
+            save_nifti(target / f"{stem}_bands.nii.gz", labels, attribution.grid, f"{names}; {DISCLAIMER}")
         three_views(image, attribution).savefig(files.figure, dpi=110)
         files.record.write_text(attribution.record.to_json(), encoding="utf-8")
     except OSError as error:

@@ -11,12 +11,11 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Labels, Layer
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QFormLayout, QLabel, QProgressBar, QPushButton
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QProgressBar, QPushButton
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
-from napari_xai_med.explainers.base import explainers, reason_against
-from napari_xai_med.explanation import explain_request
+from napari_xai_med.explanation import explain_requests
 from napari_xai_med.image import Image
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
@@ -24,15 +23,12 @@ from napari_xai_med.layers import METADATA_KEY, image_to_layer
 from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import layers_for, network_view, predict_request
-from napari_xai_med.request import ExplainRequest
 from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.heatmap import HeatmapControls
 from napari_xai_med.widgets.inputs import Chosen, Inputs
-from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.probabilities import ProbabilityBars
+from napari_xai_med.widgets.question import QuestionForm
 from napari_xai_med.widgets.results import add_heatmap, go_to_maximum
-
-MOST_PROBABLE = "most probable"
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,8 @@ class ExplainWidget(ControlsWidget):
         # The controls that scripts and tests use most.
         self.image, self.classifier = self.inputs.image, self.inputs.classifier
         self.bars, self.notices = ProbabilityBars(), QLabel()
-        self.method, self.target = QComboBox(), QComboBox()
-        self.options = OptionsForm()
+        self.question = QuestionForm()
+        self.method, self.target, self.options = self.question.method, self.question.target, self.question.options
         self.heatmap = HeatmapControls()
         self.progress, self.progress_text = QProgressBar(), QLabel()
         self._buttons()
@@ -63,9 +59,7 @@ class ExplainWidget(ControlsWidget):
         self._show_notices(())
         self._lay_out()
         self._connect()
-        for name, method in explainers().items():
-            self.method.addItem(method.title, name)
-        self._show_classes()
+        self.question.show_classes(self.classifier.class_names())
         self._show_running(False)
 
     def _buttons(self) -> None:
@@ -83,17 +77,13 @@ class ExplainWidget(ControlsWidget):
     def _lay_out(self) -> None:
         self.notices.setWordWrap(True)
         self.notices.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        questions = QFormLayout()
-        questions.addRow("Method", self.method)
-        questions.addRow("Class", self.target)
         self._show_column(
             self.inputs,
             self.input_button,
             row(self.classify_button, self.unload_button),
             self.bars,
             self.notices,
-            questions,
-            self.options,
+            self.question,
             row(self.explain_button, self.cancel_button),
             self.progress,
             self.progress_text,
@@ -109,12 +99,12 @@ class ExplainWidget(ControlsWidget):
         self.cancel_button.clicked.connect(self.task.cancel)
         self.unload_button.clicked.connect(self._unload)
         self.maximum_button.clicked.connect(self._go_to_maximum)
+        self.heatmap.bands_button.clicked.connect(self.add_bands)
         self.save_button.clicked.connect(self._ask_and_save)
         self.copy_button.clicked.connect(self._copy_python)
         self.task.progressed.connect(self._show_progress)
         self.task.running_changed.connect(self._show_running)
         self.task.failed.connect(self._forget_prediction)
-        self.method.currentIndexChanged.connect(self._show_method)
         self.classifier.changed.connect(self._classifier_changed)
         self.classifier.to_pack.connect(self._open_packing)
         self.inputs.changed.connect(self._forget_prediction)
@@ -155,25 +145,18 @@ class ExplainWidget(ControlsWidget):
     def run_explain(self, *, then: Callable[[], None] = lambda: None) -> None:
         """Explain the chosen class and show the heatmap."""
 
-        def show(chosen: Chosen, attribution: Attribution) -> None:
-            self.bars.show_prediction(attribution.prediction)
-            self._show_attribution(chosen, attribution)
+        def show(chosen: Chosen, attributions: list[Attribution]) -> None:
+            self.bars.show_prediction(attributions[0].prediction)
+            self._show_attributions(chosen, attributions)
             then()
 
-        self._start(explain_request, show)
+        self._start(explain_requests, show)
 
     def _start(self, compute: Callable[..., Any], show: Callable[[Chosen, Any], None]) -> None:
         """Compute something with the chosen image and classifier in the background, then show it."""
         try:
             chosen = self.inputs.chosen()
-            asked = ExplainRequest(
-                self.method.currentData(),
-                self.options.values(),
-                self.target.currentData(),
-                plane=chosen.plane,
-                slice=chosen.slice,
-                preprocessing=chosen.preprocessing,
-            )
+            asked, targets = self.question.request(chosen)
         except InputError as error:
             show_warning(str(error))
             return
@@ -182,7 +165,8 @@ class ExplainWidget(ControlsWidget):
         def work(job: Job) -> Any:
             image, classifier = chosen.image(), load(job)
             chosen.check(classifier)
-            answer = compute(image, classifier, asked, job.part(0.2, 1.0))
+            wanted = (targets,) if compute is explain_requests else ()
+            answer = compute(image, classifier, asked, *wanted, job.part(0.2, 1.0))
             return classifier, answer, layers_for(image, classifier, asked)[0]
 
         def done(result: Any) -> None:
@@ -217,12 +201,14 @@ class ExplainWidget(ControlsWidget):
 
     # What is shown
 
-    def _show_attribution(self, chosen: Chosen, attribution: Attribution) -> None:
-        layer = add_heatmap(self.viewer, chosen.view, attribution)
-        self._results[layer] = _Result(chosen, attribution)
-        self.heatmap.set_layer(layer)
+    def _show_attributions(self, chosen: Chosen, attributions: list[Attribution]) -> None:
+        for attribution in attributions:
+            layer = add_heatmap(self.viewer, chosen.view, attribution)
+            self._results[layer] = _Result(chosen, attribution)
+            self.heatmap.set_layer(layer)
         self._show_running(False)
-        self._show_notices(attribution.notices)
+        # A dict keeps each sentence once, in order.
+        self._show_notices(tuple(dict.fromkeys(notice for each in attributions for notice in each.notices)))
 
     def _show_notices(self, notices: tuple[str, ...]) -> None:
         """Notifications are cut short and go away; the sentences stay as long as the answer that they belong to."""
@@ -233,32 +219,15 @@ class ExplainWidget(ControlsWidget):
 
     def _show_loaded(self, classifier: Classifier) -> None:
         self.inputs.show_classifier(classifier)
-        self._show_usable_methods(classifier)
-        if [self.target.itemText(k) for k in range(1, self.target.count())] != list(classifier.class_names):
-            self._fill_classes(classifier.class_names)
-
-    def _show_usable_methods(self, classifier: Classifier | None) -> None:
-        """Grey out the methods that need what this classifier can't give, with the reason; none before it is known."""
-        for index, method in enumerate(explainers().values()):
-            reason = reason_against(method, classifier) if classifier is not None else ""
-            self.method.model().item(index).setEnabled(not reason)
-            self.method.setItemData(index, reason or None, Qt.ItemDataRole.ToolTipRole)
+        self.question.show_usable_methods(classifier)
+        self.question.show_classes(classifier.class_names)
 
     def _classifier_changed(self) -> None:
         self._unload()
-        self._show_usable_methods(None)
+        self.question.show_usable_methods(None)
         self.inputs.forget_classifier()
-        self._show_classes()
+        self.question.show_classes(self.classifier.class_names())
         self.options.show_layers(())
-
-    def _show_classes(self) -> None:
-        self._fill_classes(self.classifier.class_names())
-
-    def _fill_classes(self, names: tuple[str, ...]) -> None:
-        self.target.clear()
-        self.target.addItem(MOST_PROBABLE, None)
-        for index, name in enumerate(names):
-            self.target.addItem(name, index)
 
     def _forget_prediction(self, error: Exception | None = None) -> None:
         self.bars.show_nothing()
@@ -271,9 +240,6 @@ class ExplainWidget(ControlsWidget):
     def _unload(self) -> None:
         self._loaded = None
         self._forget_prediction()
-
-    def _show_method(self) -> None:
-        self.options.show_options(explainers()[self.method.currentData()])
 
     def _show_progress(self, done: float, text: str) -> None:
         self.progress.setValue(round(done * 100))
@@ -311,6 +277,16 @@ class ExplainWidget(ControlsWidget):
     def _go_to_maximum(self) -> None:
         if self.heatmap.layer is not None:
             go_to_maximum(self.viewer, self.heatmap.layer)
+
+    def add_bands(self) -> None:
+        """Add the intensity bands of the current heatmap as a labels layer."""
+        try:
+            bands = self.heatmap.bands()
+        except InputError as error:
+            show_warning(str(error))
+            return
+        if bands is not None:
+            self.viewer.add_layer(Layer.create(*bands))
 
     # What leaves the viewer
 

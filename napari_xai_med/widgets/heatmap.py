@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from napari.layers import Image as ImageLayer
-from napari.utils.colormaps import Colormap, ensure_colormap
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGroupBox, QHBoxLayout, QLabel, QSlider
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSlider,
+)
 
-from napari_xai_med.layers import METADATA_KEY
-
-COLORMAPS = ("turbo", "inferno", "magma", "plasma", "viridis", "hot")
-SIGNED_COLORMAPS = ("PiYG", "PRGn", "RdYlGn", "BrBG")
-DEFAULT_THRESHOLD = 20
-
-
-def thresholded(name: str, percent: int, *, signed: bool) -> Colormap:
-    """A colormap that is transparent below a share of the maximum; the other colours stay where they are."""
-    position = np.linspace(0, 1, 256)
-    colours = np.array(ensure_colormap(name).map(position))
-    strength = np.abs(2 * position - 1) if signed else position
-    colours[(strength < percent / 100) | (strength == 0), 3] = 0
-    return Colormap(colours, name=f"{name} from {percent} %")
+from napari_xai_med.bands import DEFAULT_EDGES
+from napari_xai_med.errors import InputError
+from napari_xai_med.layers import METADATA_KEY, LayerTuple
+from napari_xai_med.options import parse
+from napari_xai_med.widgets.colours import COLORMAPS, SIGNED_COLORMAPS, thresholded
+from napari_xai_med.widgets.results import bands_to_layer
 
 
 class HeatmapControls(QGroupBox):
@@ -36,11 +36,14 @@ class HeatmapControls(QGroupBox):
         self.opacity, self._opacity_text = _slider()
         self.threshold, self._threshold_text = _slider()
         self.colour_bar = QCheckBox("Colour bar")
+        self.edges, self.bands_button = QLineEdit(", ".join(map(str, DEFAULT_EDGES))), QPushButton("Add as labels")
         form = QFormLayout(self)
         form.addRow("Colormap", self.colormap)
         form.addRow("Opacity", _beside(self.opacity, self._opacity_text))
         form.addRow("Threshold", _beside(self.threshold, self._threshold_text))
         form.addRow(self.colour_bar)
+        form.addRow("Bands", _beside(self.edges, self.bands_button))
+        self.edges.setToolTip("Shares of the maximum at which a band begins; the last one reaches to the maximum.")
         self.threshold.setToolTip("Values below this share of the maximum are not shown; the stored values stay.")
         self.colormap.currentTextChanged.connect(self._apply_colours)
         self.threshold.valueChanged.connect(self._apply_colours)
@@ -52,6 +55,22 @@ class HeatmapControls(QGroupBox):
     def layer(self) -> ImageLayer | None:
         """The heatmap layer that is controlled."""
         return self._layer
+
+    def bands(self) -> LayerTuple | None:
+        """The bands of the controlled heatmap as a labels layer; None if there is no heatmap.
+
+        Raises
+        ------
+        InputError
+            If the line holds no edges of bands.
+        """
+        if self._layer is None:
+            return None
+        try:
+            edges = parse(self.edges.text(), DEFAULT_EDGES)
+        except ValueError as error:
+            raise InputError(f"{self.edges.text()!r} is no list of numbers; give shares such as 0.3, 0.7.") from error
+        return bands_to_layer(self._layer, edges)
 
     def set_layer(self, layer: ImageLayer | None) -> None:
         """Show and control a heatmap layer, or none."""

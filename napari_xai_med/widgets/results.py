@@ -9,8 +9,9 @@ import numpy as np
 from napari.layers import Image as ImageLayer
 
 from napari_xai_med.attribution import Attribution
-from napari_xai_med.layers import METADATA_KEY, LayerView
-from napari_xai_med.widgets.heatmap import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_COLORMAPS, thresholded
+from napari_xai_med.bands import band_labels, band_names
+from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
+from napari_xai_med.widgets.colours import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_COLORMAPS, thresholded
 
 
 def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
@@ -60,3 +61,32 @@ def add_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Attribution
     viewer.add_layer(layer)
     layer.colorbar.visible = True
     return layer
+
+
+def bands_to_layer(heatmap: ImageLayer, edges: tuple[float, ...]) -> LayerTuple:
+    """The intensity bands of a heatmap as a labels layer where the heatmap lies, with what each band holds.
+
+    Raises
+    ------
+    InputError
+        If these are no edges of bands.
+    """
+    own = heatmap.metadata[METADATA_KEY]
+    signed = own["look"]["signed"]
+    labels = band_labels(heatmap.data, edges, signed=signed)
+    names = band_names(edges, signed=signed)
+    options = {key: getattr(heatmap, key) for key in ("scale", "translate", "rotate", "shear", "units", "axis_labels")}
+    share = 100 / labels.size
+    options |= {
+        "affine": heatmap.affine.affine_matrix,
+        "name": f"{heatmap.name}, bands",
+        "opacity": 0.5,
+        "features": {
+            "band": ["background", *names],
+            "share of the image in %": [
+                round(int(count) * share, 3) for count in np.bincount(labels.ravel(), minlength=len(names) + 1)
+            ],
+        },
+        "metadata": {METADATA_KEY: {"record": own["record"], "edges": list(edges)}},
+    }
+    return labels, options, "labels"

@@ -1,0 +1,123 @@
+"""What the user asks: method, class, in which form, and the method's options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_xai_med.explainers.base import Explainer, explainers, reason_against
+from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.target import Quantity
+from napari_xai_med.request import ExplainRequest
+from napari_xai_med.widgets.inputs import Chosen
+from napari_xai_med.widgets.options import OptionsForm
+
+MOST_PROBABLE = "most probable"
+EACH_CLASS = "each class"
+CAUTION = "⚠"
+
+_EACH = object()
+
+
+class QuestionForm(QWidget):
+    """Method, class and options of an explanation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.method, self.caution = _box(), QLabel()
+        self.target, self.against, self.quantity, self.minus = (_box() for _ in range(4))
+        self.opposite = QCheckBox("What speaks against it")
+        self.options = OptionsForm()
+        self._lay_out()
+        for name, method in explainers().items():
+            self.method.addItem(f"{method.title} {CAUTION}" if method.caution else method.title, name)
+            self.minus.addItem(method.title, name)
+        for quantity in Quantity:
+            self.quantity.addItem(quantity.replace("_", "-"), str(quantity))
+        self.method.currentIndexChanged.connect(self._show_method)
+        self.method.setCurrentIndex(self.method.findData(ExplainRequest().method))
+        self.show_classes(())
+        self._show_method()
+
+    def _lay_out(self) -> None:
+        self.caution.setWordWrap(True)
+        self.minus.addItem("nothing", "")
+        self.against.setToolTip("What is explained is by how much the class's logit is larger than that of this one.")
+        self.quantity.setToolTip("The gradient of a probability vanishes where the classifier is sure.")
+        self.minus.setToolTip("Show the difference to the map of another method, made with the same options.")
+        form = QFormLayout()
+        for text, widget in (
+            ("Method", self.method),
+            ("", self.caution),
+            ("Class", self.target),
+            ("Rather than", self.against),
+            ("As", self.quantity),
+            ("", self.opposite),
+            ("Minus", self.minus),
+        ):
+            form.addRow(text, widget)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(form)
+        column.addWidget(self.options)
+
+    def request(self, chosen: Chosen) -> tuple[ExplainRequest, tuple[str | int | None, ...] | None]:
+        """What is asked about the chosen section of an image, and of which classes; None stands for all of them.
+
+        Raises
+        ------
+        InputError
+            If an option does not hold what it should.
+        """
+        request = ExplainRequest(
+            self.method.currentData(),
+            self.options.values(),
+            against=self.against.currentData(),
+            quantity=self.quantity.currentData(),
+            opposite=self.opposite.isChecked(),
+            minus=self.minus.currentData(),
+            plane=chosen.plane,
+            slice=chosen.slice,
+            preprocessing=chosen.preprocessing,
+        )
+        target = self.target.currentData()
+        return request, None if target is _EACH else (target,)
+
+    def show_classes(self, names: Sequence[str]) -> None:
+        """Offer classes; a choice stays where the names are the same."""
+        if [self.against.itemText(k) for k in range(1, self.against.count())] == list(names) and self.target.count():
+            return
+        for box, first in ((self.target, MOST_PROBABLE), (self.against, "no other class")):
+            box.clear()
+            box.addItem(first, None)
+            for index, name in enumerate(names):
+                box.addItem(name, index)
+        self.target.addItem(EACH_CLASS, _EACH)
+
+    def show_usable_methods(self, classifier: Classifier | None) -> None:
+        """Grey out the methods that need what a classifier can't give, with the reason; none before it is known."""
+        for box in (self.method, self.minus):
+            for index in range(box.count()):
+                method = explainers().get(box.itemData(index))
+                reason = reason_against(method, classifier) if classifier is not None and method is not None else ""
+                box.model().item(index).setEnabled(not reason)
+                box.setItemData(index, reason or _told(method), Qt.ItemDataRole.ToolTipRole)
+
+    def _show_method(self) -> None:
+        method: Any = explainers()[self.method.currentData()]
+        self.options.show_options(method)
+        self.caution.setText(f"{CAUTION} {method.caution}")
+        self.caution.setVisible(bool(method.caution))
+
+
+def _told(method: type[Explainer] | None) -> str | None:
+    return None if method is None else (method.caution or method.paper)
+
+
+def _box() -> QComboBox:
+    box = QComboBox()
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return box
