@@ -95,6 +95,7 @@ def explain(
     quantity: str = "logit",
     opposite: bool = False,
     minus: str = "",
+    precision: str = "float32",
     plane: str = "axial",
     slice: int | None = None,
     progress: Progress | None = None,
@@ -122,6 +123,8 @@ def explain(
     minus : str
         Name of another method whose map is taken off, made with the same options where it has them, such as
         ``explain(image, classifier, "hirescam", minus="gradcam")``.
+    precision : {"float32", "bfloat16", "float16"}
+        What the network computes in. Less than float32 is used only where it was measured to give the same map.
     **options
         Options of the method, such as ``layers`` of ``"gradcam"``.
 
@@ -138,7 +141,19 @@ def explain(
     chosen = _image(image)
     known = _classifier(classifier, chosen, device)
     steps = _entries(preprocessing, known)
-    request = ExplainRequest(method, options, target, against, quantity, opposite, minus, plane, slice, steps)
+    request = ExplainRequest(
+        method,
+        options,
+        target,
+        against,
+        quantity,
+        opposite,
+        minus,
+        precision,
+        plane,
+        slice,
+        steps,
+    )
     return explain_request(chosen, known, request, Job(progress, cancel))
 
 
@@ -152,6 +167,7 @@ def explain_all(
     quantity: str = "logit",
     opposite: bool = False,
     minus: str = "",
+    precision: str = "float32",
     plane: str = "axial",
     slice: int | None = None,
     progress: Progress | None = None,
@@ -168,7 +184,7 @@ def explain_all(
         As for `predict`.
     targets : sequence of str, int or None, optional
         The classes to explain, by name or index; all of them by default.
-    method, against, quantity, opposite, minus, **options
+    method, against, quantity, opposite, minus, precision, **options
         As for `explain`.
 
     Returns
@@ -184,7 +200,19 @@ def explain_all(
     chosen = _image(image)
     known = _classifier(classifier, chosen, device)
     steps = _entries(preprocessing, known)
-    request = ExplainRequest(method, options, None, against, quantity, opposite, minus, plane, slice, steps)
+    request = ExplainRequest(
+        method,
+        options,
+        None,
+        against,
+        quantity,
+        opposite,
+        minus,
+        precision,
+        plane,
+        slice,
+        steps,
+    )
     return explain_requests(chosen, known, request, targets, Job(progress, cancel))
 
 

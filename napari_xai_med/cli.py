@@ -159,6 +159,7 @@ def _add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -
 def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     from napari_xai_med.bands import DEFAULT_EDGES
     from napari_xai_med.explainers.base import explainers
+    from napari_xai_med.models.precision import Precision
     from napari_xai_med.models.target import Quantity
     from napari_xai_med.options import FILES, LAYERS, entry_type, option_fields
 
@@ -183,6 +184,12 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
+    parser.add_argument(
+        "--precision",
+        choices=list(Precision),
+        default="float32",
+        help="less than %(default)s is used only where it was measured to give the same map",
+    )
     parser.add_argument(
         "--bands",
         type=_reader(DEFAULT_EDGES),
@@ -304,6 +311,7 @@ def _explain(options: argparse.Namespace) -> int:
         quantity=options.quantity,
         opposite=options.opposite,
         minus=options.minus,
+        precision=options.precision,
         plane=options.plane,
         slice=options.slice,
         preprocessing=steps,

@@ -29,13 +29,14 @@ from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
 from napari_xai_med.models.guards import doubts
+from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.run import prediction_from
 from napari_xai_med.models.target import Quantity, Target
 from napari_xai_med.options import option_fields, values_of
 from napari_xai_med.record import Record, software
+from napari_xai_med.reduced_precision import attribute_in
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked, where_it_can
-from napari_xai_med.windows import attribute
 
 _DIFFERENCE = "{} minus {}"
 
@@ -131,11 +132,13 @@ def _attributions(
     """One attribution for each target, by one explainer or by the difference of two."""
     network_input, image = asked.network_input, asked.section.image
     half = 0.9 if other is None else 0.45
-    maps, answer = attribute(explainer, _question(asked, explainer, targets), job.part(0.0, half))
+    precision = Precision(asked.request.precision)
+    maps, answer, said = attribute_in(precision, explainer, _question(asked, explainer, targets), job.part(0.0, half))
     taken: list[RawMap] = []
     if other is not None:
-        taken, _ = attribute(other, _question(asked, other, targets), job.part(half, 0.9))
-    told = (*asked.image.notices, *doubts(asked.classifier, image, network_input), *answer.notices)
+        taken, _, more = attribute_in(precision, other, _question(asked, other, targets), job.part(half, 0.9))
+        said = (*said, *more)
+    told = (*asked.image.notices, *doubts(asked.classifier, image, network_input), *answer.notices, *said)
     prediction = prediction_from(asked.classifier, network_input, answer, told)
     found = []
     for k, raw in enumerate(maps):

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import PLANES
+from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.target import Quantity
 from napari_xai_med.options import values_of
 
@@ -19,6 +20,7 @@ _KINDS: dict[str, Any] = {
     "quantity": str,
     "opposite": bool,
     "minus": str,
+    "precision": str,
     "plane": str,
     "slice": int | None,
     "preprocessing": list | tuple | None,
@@ -46,6 +48,9 @@ class ExplainRequest:
         Whether to explain what speaks against the class instead.
     minus : str
         Name of another method whose map is taken off, made with the same options where it has them; none by default.
+    precision : {"float32", "bfloat16", "float16"}
+        What the network computes in. Less than float32 is used only where it was measured to give the same map; see
+        `napari_xai_med.reduced_precision`.
     plane : {"axial", "coronal", "sagittal"}
         Direction of the slice, for a 2D classifier and a 3D image.
     slice : int, optional
@@ -62,6 +67,7 @@ class ExplainRequest:
     quantity: str = "logit"
     opposite: bool = False
     minus: str = ""
+    precision: str = "float32"
     plane: str = "axial"
     slice: int | None = None
     preprocessing: tuple[Mapping[str, Any], ...] | None = None
@@ -72,8 +78,9 @@ class ExplainRequest:
             object.__setattr__(self, "preprocessing", tuple(self.preprocessing))
         if self.plane not in PLANES:
             raise InputError(f"There is no plane {self.plane!r}; choose one of {', '.join(PLANES)}.")
-        if self.quantity not in list(Quantity):
-            raise InputError(f"There is no quantity {self.quantity!r}; choose one of {', '.join(Quantity)}.")
+        for name, kinds in (("quantity", Quantity), ("precision", Precision)):
+            if getattr(self, name) not in list(kinds):
+                raise InputError(f"There is no {name} {getattr(self, name)!r}; choose one of {', '.join(kinds)}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The request as plain values, for a record."""
@@ -118,7 +125,7 @@ class ExplainRequest:
             Path or name of the classifier.
         """
         arguments = [repr(self.method)] + [f"{key}={value!r}" for key, value in self.options.items()]
-        for key in ("target", "against", "quantity", "opposite", "minus"):
+        for key in ("target", "against", "quantity", "opposite", "minus", "precision"):
             if getattr(self, key) != type(self).__dataclass_fields__[key].default:
                 arguments.append(f"{key}={getattr(self, key)!r}")
         if self.slice is not None:

@@ -84,7 +84,8 @@ class GradientCAM(LayerExplainer):
             job.step(0.7 + 0.3 * len(maps) / len(wanted), "Going back to the layer")
             gradients = gradients_at(question, answer, [wanted[k] for k in chosen], activations)
             weighed = [
-                self.weigh(activations[layer.name].detach(), gradients[layer.name], answer.logits) for layer in layers
+                self.weigh(activations[layer.name].detach().float(), gradients[layer.name].float(), answer.logits)
+                for layer in layers
             ]
             maps |= {k: [values[wanted[k][0]] for values in weighed] for k in chosen}
         shape = tuple(question.inputs.shape[2:])

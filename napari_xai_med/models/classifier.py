@@ -17,6 +17,7 @@ from napari_xai_med.image import Image
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.formats.facts import NetworkFacts
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.sliding_window import SlidingWindow
 from napari_xai_med.preprocessing.base import AnyStep, transform_of
 
@@ -116,6 +117,8 @@ class Classifier:
         The preprocessing as it can be seen and changed; None if it is code.
     windows : SlidingWindow, optional
         How the network looks at its input by windows; None if it takes all of it at once.
+    precision : Precision
+        What the network computes in.
 
     Raises
     ------
@@ -138,6 +141,7 @@ class Classifier:
     trusted: bool = False
     steps: tuple[AnyStep, ...] | None = field(default=None, repr=False)
     windows: SlidingWindow | None = None
+    precision: Precision = Precision.FLOAT32
 
     def __post_init__(self) -> None:
         names = self.class_names
@@ -216,6 +220,14 @@ class Classifier:
         first = next(chain(self.network.parameters(), self.network.buffers()), None)
         return torch.device("cpu") if first is None else first.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of numbers that the network takes: that of its first weight."""
+        import torch
+
+        values = chain(self.network.parameters(), self.network.buffers())
+        return next((value.dtype for value in values if value.is_floating_point()), torch.float32)
+
     def on(self, device: str | torch.device) -> Classifier:
         """The same classifier on a device; a copy of its network, if that is elsewhere."""
         import torch
@@ -292,6 +304,21 @@ class Classifier:
         from napari_xai_med.models.endings import Range
 
         return Range()
+
+    def at(self, precision: Precision) -> Classifier:
+        """The same classifier, of the same network, computing in a precision."""
+        if precision not in self._in_precision:
+            self._in_precision[precision] = replace(self, precision=precision)
+        return self._in_precision[precision]
+
+    @cached_property
+    def _in_precision(self) -> dict[Precision, Classifier]:
+        return {}
+
+    @cached_property
+    def rank_correlations(self) -> dict[tuple[object, ...], float]:
+        """What was measured of maps in reduced precision; see `napari_xai_med.reduced_precision`."""
+        return {}
 
     @cached_property
     def _layers(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:

@@ -86,6 +86,12 @@ class Ended:
     twice: bool = False
     normalised: bool = False
 
+    def in_float(self) -> Ended:
+        """The same in float32 at least: sums and probabilities of half precision tell little."""
+        if self.output.dtype.itemsize >= 4:
+            return self
+        return replace(self, output=self.output.float(), logits=self.logits.float())
+
     @classmethod
     def without(cls, logits: Tensor, ending: str) -> Ended:
         """Logits of a network whose ending was taken off when it was loaded."""

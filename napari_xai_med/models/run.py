@@ -70,13 +70,14 @@ def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hoo
     """One pass through the network, and what its output was before its ending; see `forward`."""
     network = classifier.network
     # A copy: some networks change their input in place.
-    inputs = inputs.to(classifier.device, copy=True)
+    inputs = inputs.to(classifier.device, classifier.dtype, copy=True)
     endings = Endings()
     with (
         untouched(network, tuple(inputs.shape)) as modules,
         _reporting(modules, job),
         _replacing(modules, hooks or {}, endings),
         constant_weights(modules),
+        classifier.precision.context(classifier.device),
         endings,
     ):
         try:
@@ -97,7 +98,7 @@ def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hoo
     # Some networks say what was taken off each of their outputs.
     endings_of: dict[Any, str] = getattr(network, "endings", {})
     stated = endings_of.get(classifier.output, getattr(network, "ending", ""))
-    return Ended.without(output, stated) if stated else endings.end_of(output)
+    return (Ended.without(output, stated) if stated else endings.end_of(output)).in_float()
 
 
 def read(
@@ -201,7 +202,7 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
         return f"{classifier.name} gives values that are not finite for this image; check its weights."
     leaves = {name: watch(name) for name, module in modules.items() if name and not module._modules}
     with torch.no_grad(), untouched(network, tuple(inputs.shape)), _replacing(modules, leaves):
-        network(inputs.to(classifier.device, copy=True))
+        network(inputs.to(classifier.device, classifier.dtype, copy=True))
     where = f", first in layer {first[0]}" if first else ""
     return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."
 

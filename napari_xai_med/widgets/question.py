@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayou
 
 from napari_xai_med.explainers.base import Explainer, explainers, reason_against
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.target import Quantity
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.widgets.inputs import Chosen
@@ -28,7 +29,7 @@ class QuestionForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.method, self.caution = _box(), QLabel()
-        self.target, self.against, self.quantity, self.minus = (_box() for _ in range(4))
+        self.target, self.against, self.quantity, self.minus, self.precision = (_box() for _ in range(5))
         self.opposite = QCheckBox("What speaks against it")
         self.options = OptionsForm()
         self._lay_out()
@@ -37,6 +38,8 @@ class QuestionForm(QWidget):
             self.minus.addItem(method.title, name)
         for quantity in Quantity:
             self.quantity.addItem(quantity.replace("_", "-"), str(quantity))
+        for precision in Precision:
+            self.precision.addItem(precision, str(precision))
         self.method.currentIndexChanged.connect(self._show_method)
         self.method.setCurrentIndex(self.method.findData(ExplainRequest().method))
         self.show_classes(())
@@ -47,6 +50,7 @@ class QuestionForm(QWidget):
         self.minus.addItem("nothing", "")
         self.against.setToolTip("What is explained is by how much the class's logit is larger than that of this one.")
         self.quantity.setToolTip("The gradient of a probability vanishes where the classifier is sure.")
+        self.precision.setToolTip("Less than float32 is used only where it was measured to give the same map.")
         self.minus.setToolTip("Show the difference to the map of another method, made with the same options.")
         form = QFormLayout()
         for text, widget in (
@@ -57,6 +61,7 @@ class QuestionForm(QWidget):
             ("As", self.quantity),
             ("", self.opposite),
             ("Minus", self.minus),
+            ("Precision", self.precision),
         ):
             form.addRow(text, widget)
         column = QVBoxLayout(self)
@@ -79,6 +84,7 @@ class QuestionForm(QWidget):
             quantity=self.quantity.currentData(),
             opposite=self.opposite.isChecked(),
             minus=self.minus.currentData(),
+            precision=self.precision.currentData(),
             plane=chosen.plane,
             slice=chosen.slice,
             preprocessing=chosen.preprocessing,
