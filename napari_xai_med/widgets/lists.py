@@ -5,28 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QListWidget, QListWidgetItem, QPushButton, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHBoxLayout,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QWidget,
+)
 
 from napari_xai_med.models.receptive_field import Layer
 
-NONE = "none ticked: the default layer"
-_ROWS = 5
+NONE = "none chosen: the default layer"
+_ROWS = 6
 
 
 class LayerList(QListWidget):
-    """The layers of a network to tick, the last ones first; none stands for the method's default."""
+    """The layers of a network to choose from, the last ones first; none stands for the method's default."""
 
     changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self.setMaximumHeight(_ROWS * self.fontMetrics().lineSpacing() + 2 * self.frameWidth())
-        self.itemChanged.connect(lambda _: self.changed.emit())
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        # A click chooses a layer, and another one takes it out again.
+        self.setSelectionMode(QAbstractItemView.SelectionMode.MultiSelection)
+        self.itemSelectionChanged.connect(self.changed.emit)
         self.show_layers(())
 
     def show_layers(self, layers: tuple[Layer, ...]) -> None:
-        """Offer the layers of a network, with the sizes of their outputs; what was ticked stays where it is there."""
-        ticked = self.values()
+        """Offer the layers of a network, with the sizes of their outputs; those that were chosen stay so."""
+        chosen = self.values()
         self.blockSignals(True)
         self.clear()
         self.addItem(QListWidgetItem(NONE))
@@ -36,33 +48,27 @@ class LayerList(QListWidget):
                 shape = "×".join(map(str, layer.shape))
                 self._add(layer.name, f"{layer.name} ({layer.kind}, {layer.channels} × {shape})")
         self.blockSignals(False)
-        self.set_values(name for name in ticked if any(layer.name == name for layer in layers))
+        self.set_values(name for name in chosen if any(layer.name == name for layer in layers))
 
     def values(self) -> tuple[str, ...]:
-        """The ticked layers, in the order of execution."""
+        """The chosen layers, in the order of execution."""
         items = [self.item(k) for k in range(1, self.count())]
-        return tuple(
-            item.data(Qt.ItemDataRole.UserRole)
-            for item in reversed(items)
-            if item.checkState() is Qt.CheckState.Checked
-        )
+        return tuple(item.data(Qt.ItemDataRole.UserRole) for item in reversed(items) if item.isSelected())
 
     def set_values(self, names: Iterable[str]) -> None:
-        """Tick these layers and no others; those that are not known yet are added."""
+        """Choose these layers and no others; those that are not known yet are added."""
         wanted = tuple(names)
         known = {self.item(k).data(Qt.ItemDataRole.UserRole): self.item(k) for k in range(1, self.count())}
         for name in wanted:
             if name not in known:
                 known[name] = self._add(name, name)
         for name, item in known.items():
-            item.setCheckState(Qt.CheckState.Checked if name in wanted else Qt.CheckState.Unchecked)
+            item.setSelected(name in wanted)
 
     def _add(self, name: str, text: str) -> QListWidgetItem:
         item = QListWidgetItem(text)
         item.setData(Qt.ItemDataRole.UserRole, name)
         item.setToolTip(text)
-        item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
-        item.setCheckState(Qt.CheckState.Unchecked)
         self.addItem(item)
         return item
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
+from superqt import QCollapsible
 
 from napari_xai_med.explainers.base import Explainer, explainers, reason_against
 from napari_xai_med.models.classifier import Classifier
@@ -53,20 +54,25 @@ class QuestionForm(QWidget):
         self.precision.setToolTip("Less than float32 is used only where it was measured to give the same map.")
         self.minus.setToolTip("Show the difference to the map of another method, made with the same options.")
         form = QFormLayout()
+        for text, widget in (("Method", self.method), ("", self.caution), ("Class", self.target)):
+            form.addRow(text, widget)
+        inside, more = QWidget(), QFormLayout()
+        inside.setLayout(more)
         for text, widget in (
-            ("Method", self.method),
-            ("", self.caution),
-            ("Class", self.target),
             ("Rather than", self.against),
             ("As", self.quantity),
             ("", self.opposite),
             ("Minus", self.minus),
             ("Precision", self.precision),
         ):
-            form.addRow(text, widget)
+            more.addRow(text, widget)
+        folded = QCollapsible("More about the question")
+        folded.setContent(inside)
+        folded.collapse(animate=False)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(form)
+        column.addWidget(folded)
         column.addWidget(self.options)
 
     def request(self, chosen: Chosen) -> tuple[ExplainRequest, tuple[str | int | None, ...] | None]:
