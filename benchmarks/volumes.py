@@ -1,0 +1,56 @@
+"""What a Grad-CAM costs for each voxel of small and large volumes, beside a plain forward pass.
+
+``python benchmarks/volumes.py``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from cams import ours, plain
+from measure import peak_megabytes, seconds, table
+from torch import Tensor
+
+from napari_xai_med.models import load_model
+from napari_xai_med.models.classifier import Classifier
+
+SHAPES = ((32, 64, 64), (64, 128, 128), (128, 256, 256))
+
+
+def made(shape: tuple[int, ...]) -> tuple[Classifier, Tensor]:
+    """The embedded 3D classifier, whose network takes any size, and an input."""
+    torch.manual_seed(0)
+    return load_model("chest_ct_3d"), torch.rand(1, 1, *shape)
+
+
+def memory_of(shape: tuple[int, ...], what: str) -> Callable[[], Any]:
+    """What `peak_megabytes` measures."""
+    classifier, x = made(shape)
+    return plain(classifier.network, x) if what == "forward" else ours(classifier, x, "gradcam")
+
+
+def main() -> None:
+    """Print time and memory for each voxel."""
+    rows = {}
+    for shape in SHAPES:
+        classifier, x = made(shape)
+        times = seconds({"forward": plain(classifier.network, x), "gradcam": ours(classifier, x, "gradcam")})
+        peaks = {name: peak_megabytes(partial(memory_of, shape, name)) for name in times}
+        voxels = prod(shape)
+        rows[" x ".join(map(str, shape))] = [
+            *(f"{1e9 * times[name] / voxels:.0f}" for name in times),
+            *(f"{2**20 * peaks[name] / voxels:.0f}" for name in times),
+        ]
+    table(
+        "A Grad-CAM for each voxel",
+        ["volume", "forward in ns", "Grad-CAM in ns", "forward in bytes", "Grad-CAM in bytes"],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
