@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,24 +43,20 @@ def main() -> None:
         network = made(case)[0].network
         captum = IntegratedGradients(network)
         tunnel = NoiseTunnel(Saliency(network))
-        noise = {"noise_tunnel": "smoothgrad", "noise_samples": SAMPLES, "batch_size": BATCH}
+        noise: dict[str, Any] = {"noise_tunnel": "smoothgrad", "noise_samples": SAMPLES, "batch_size": BATCH}
         calls: dict[str, Callable[[], Any]] = {
             "base": base,
             "integrated": ours(classifier, x, "integrated_gradients", steps=STEPS, batch_size=BATCH),
-            "captum": lambda captum=captum, x=x: captum.attribute(
-                x, target=0, n_steps=STEPS, internal_batch_size=BATCH
-            ),
+            "captum": partial(captum.attribute, x, target=0, n_steps=STEPS, internal_batch_size=BATCH),
             "noise": ours(classifier, x, "saliency", **noise),
-            "captum's noise": lambda tunnel=tunnel, x=x: tunnel.attribute(
-                x, target=0, nt_samples=SAMPLES, nt_samples_batch_size=BATCH
-            ),
+            "captum's noise": partial(tunnel.attribute, x, target=0, nt_samples=SAMPLES, nt_samples_batch_size=BATCH),
         }
         times = seconds(calls, 3)
         passes = times.pop("base") / BATCH
         count = {"integrated": STEPS, "captum": STEPS}
         rows[case] = [f"{passes:.3f}"] + [f"{t / passes / count.get(name, SAMPLES):.2f}" for name, t in times.items()]
     table(
-        f"Integrated Gradients of {STEPS} steps and SmoothGrad of {SAMPLES} samples, in as many passes forward and back",
+        f"Integrated Gradients of {STEPS} steps, SmoothGrad of {SAMPLES} samples, in as many passes forward and back",
         ["network and input", "pass in s", "Integrated Gradients", "by captum", "NoiseTunnel", "by captum"],
         rows,
     )

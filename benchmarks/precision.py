@@ -5,17 +5,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from cams import CASES, made
 from measure import seconds, table
 from scipy.stats import spearmanr
+from torch import Tensor
 
 from napari_xai_med.explainers.base import Question, make_explainer
+from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
+from napari_xai_med.models import load_model
+from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.target import Target
+from napari_xai_med.samples import sample_files
+
+
+def trained(image: str, model: str) -> tuple[Classifier, Tensor]:
+    """An embedded classifier, and a sample as its network gets it."""
+    classifier = load_model(model)
+    return classifier, classifier.prepare(read_image(sample_files(image)[0])).tensor
+
+
+def untrained(case: str) -> tuple[Classifier, Tensor]:
+    """One of the other benchmarks' classifiers, and its input."""
+    return made(case)[:2]
+
+
+CLASSIFIERS: dict[str, Callable[[], tuple[Classifier, Tensor]]] = {
+    "embedded 3D classifier, trained": partial(trained, "chest_ct_lesion", "chest_ct_3d"),
+    "embedded 2D classifier, trained": partial(trained, "slice_nodule", "chest_ct_2d"),
+    **{f"{case}, random weights": partial(untrained, case) for case in CASES},
+}
 
 
 def main() -> None:
@@ -23,11 +47,13 @@ def main() -> None:
     rows = {}
     explainer = make_explainer("gradcam", {})
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        for case in CASES:
-            classifier, x, _ = made(case)
+        for case in CLASSIFIERS:
+            classifier, x = CLASSIFIERS[case]()
             classifier = classifier.on(device)
             asked = {
-                precision: Question(classifier.at(precision), x, tuple((0, Target(k)) for k in range(3)))
+                precision: Question(
+                    classifier.at(precision), x, tuple((0, Target(k)) for k in range(len(classifier.class_names)))
+                )
                 for precision in Precision
             }
             times = seconds({name: partial(explainer.attribute, question, Job()) for name, question in asked.items()})
