@@ -52,17 +52,18 @@ class AblationCAM(ScoredCAM):
     def weights(self, at: AtLayer, job: Job) -> list[Weights]:
         """Ask about each row without each of its channels; see `ScoredCAM`."""
         found: dict[int, tuple[Tensor, tuple[str, ...]]] = {}
+        # Copies are made of the layer's output where that works, of which as many fit in as of images in a batch.
+        sizes = [each[0].numel() for each in (at.question.inputs, at.outputs[-1])]
+        size = self.batch_size * max(1, sizes[0] // sizes[1])
         shared = True
         for done, (row, channels) in enumerate(at.chosen.items()):
             part = job.part(done / len(at.chosen), (done + 1) / len(at.chosen))
-            items = torch.tensor(channels)
-            ablation = Ablation(at, row)
-            shared = shared and ablation.can_share(items, part.part(0.0, 0.05))
-            # Copies are made of the layer's output then, of which as many fit in as of images in a batch of them.
-            sizes = [each[0].numel() for each in (at.question.inputs, at.outputs[-1])]
-            size = self.batch_size * max(1, sizes[0] // sizes[1]) if shared else self.batch_size
-            ask = ablation.together if shared else ablation.one_by_one
-            found[row] = self.in_parts(items, size, ask, part.part(0.05, 1.0))
+            ablation, items = Ablation(at, row), torch.tensor(channels)
+            shared = shared and self._can_share(ablation, items, size, part.part(0.0, 0.05))
+            if shared:
+                found[row] = self.in_parts(items, size, ablation.together, part.part(0.05, 1.0))
+            else:
+                found[row] = self.in_parts(items, self.batch_size, ablation.one_by_one, part.part(0.05, 1.0))
         scores = at.scores(at.answer)
         weights = []
         for k, (row, _) in enumerate(at.wanted):
@@ -74,6 +75,25 @@ class AblationCAM(ScoredCAM):
             values = drops if near else drops / abs(score)
             weights.append(Weights(values, {"score": score, "divided_by": 1.0 if near else abs(score)}, notices + told))
         return weights
+
+    def _can_share(self, ablation: Ablation, channels: Tensor, size: int, job: Job) -> bool:
+        """Whether copies made at the layer give the answers that those of the whole network give.
+
+        They do not where something goes round the layer that is not simply added, such as in a DenseNet, or the
+        number of images is written into the network.
+        """
+        tried = channels[:_TRIED]
+        try:
+            together, _ = self.in_parts(tried, size, ablation.together, job.part(0.0, 0.3))
+        except ModelError:
+            return False
+        if together.shape[1] != len(tried):
+            return False
+        # Those that change the answer most and least can't be taken for each other.
+        change = (together - ablation.unchanged).abs().amax(0)
+        some = torch.stack([change.argmax(), change.argmin()])
+        alone, _ = self.in_parts(tried[some], self.batch_size, ablation.one_by_one, job.part(0.3, 1.0))
+        return torch.allclose(together[:, some], alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
 
 
 @dataclass(frozen=True)
@@ -108,23 +128,10 @@ class Ablation:
 
         return self._scores(self.at.question.inputs[self.row : self.row + 1], copy, job)
 
-    def can_share(self, channels: Tensor, job: Job) -> bool:
-        """Whether copies made at the layer give the answers that those of the whole network give.
-
-        They do not where something goes round the layer that is not simply added, such as in a DenseNet, or the
-        number of images is written into the network.
-        """
-        try:
-            shared = self.together(channels[:_TRIED], job.part(0.0, 0.3))
-        except ModelError:
-            return False
-        if shared.shape[1] != len(channels[:_TRIED]):
-            return False
-        # Those that change the answer most and least can't be taken for each other.
-        change = (shared - self.at.scores(self.at.answer)[:, [self.row]]).abs().amax(0)
-        some = torch.stack([change.argmax(), change.argmin()])
-        alone = self.one_by_one(channels[:_TRIED][some], job.part(0.3, 1.0))
-        return torch.allclose(shared[:, some], alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
+    @property
+    def unchanged(self) -> Tensor:
+        """The scores with all channels, shape (number of targets, 1)."""
+        return self.at.scores(self.at.answer)[:, self.row : self.row + 1]
 
     @property
     def _earlier(self) -> int:

@@ -85,6 +85,7 @@ class CAM(GradientCAM):
 
 def _noise_like(values: Tensor, random: torch.Generator) -> Tensor:
     """Other feature maps: of another mean in each channel, so that a function of the mean shows as well."""
+    values = values.detach()
     scale = float(values.abs().max()) or 1.0
     means = torch.randn((*values.shape[:2], *[1] * (values.ndim - 2)), generator=random)
     return (2 * scale * (means + torch.randn(values.shape, generator=random))).to(values)
