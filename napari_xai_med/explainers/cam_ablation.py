@@ -113,18 +113,18 @@ class Ablation:
     def one_by_one(self, channels: Tensor, job: Job) -> Tensor:
         """The scores without each of some channels, shape (number of targets, B), each with its own whole pass."""
         image = self.at.question.inputs[self.row : self.row + 1]
-        return self._scores(image.expand(len(channels), *image.shape[1:]), _without(channels, self._earlier), job)
+        return self._scores(
+            image.expand(len(channels), *image.shape[1:]), _without(channels, len(self.at.outputs)), job
+        )
 
     def together(self, channels: Tensor, job: Job) -> Tensor:
         """The same, but with copies made only at the layer."""
-        seen = 0
+        left = len(self.at.outputs)
 
         def copy(output: Tensor) -> Tensor:
-            nonlocal seen
-            seen += 1
-            if seen <= self._earlier:
-                return output
-            return _without(channels, 0)(output.expand(len(channels), *output.shape[1:]))
+            nonlocal left
+            left -= 1
+            return output if left else _without(channels, 1)(output.expand(len(channels), *output.shape[1:]))
 
         return self._scores(self.at.question.inputs[self.row : self.row + 1], copy, job)
 
@@ -133,29 +133,26 @@ class Ablation:
         """The scores with all channels, shape (number of targets, 1)."""
         return self.at.scores(self.at.answer)[:, self.row : self.row + 1]
 
-    @property
-    def _earlier(self) -> int:
-        """Uses of the layer before the last one, which stay as they are."""
-        return len(self.at.outputs) - 1
-
     def _scores(self, inputs: Tensor, hook: Hook, job: Job) -> Tensor:
         return self.at.scores(forward(self.at.question.classifier, inputs, job, {self.at.layer.name: hook}))
 
 
-def _without(channels: Tensor, earlier: int) -> Hook:
-    """A hook that sets one channel of each image to 0, at the layer's last use.
+def _without(channels: Tensor, uses: int) -> Hook:
+    """A hook that sets one channel of each image to 0, at the last of the layer's uses.
 
-    Networks from files that take one image at a time call their layers for one after the other.
+    Networks from files that take one image at a time use their layers for one image after the other.
     """
-    seen = -earlier * len(channels)
+    calls = 0
 
     def ablate(output: Tensor) -> Tensor:
-        nonlocal seen
-        first, seen = seen, seen + len(output)
-        if first < 0:
+        nonlocal calls
+        part, use = divmod(calls, uses)
+        calls += 1
+        if use < uses - 1:
             return output
+        rows = torch.arange(len(output))
         result = output.clone()
-        result[torch.arange(len(output)), channels[first:seen]] = 0
+        result[rows, channels[part * len(output) + rows]] = 0
         return result
 
     return ablate

@@ -228,7 +228,7 @@ def activations_at(
 
 
 def outputs_at(question: Question, names: Sequence[str], job: Job) -> tuple[dict[str, list[Tensor]], Answer]:
-    """Outputs of layers at each of their uses, and the answer, without gradients."""
+    """Outputs of layers at each of their uses, for all rows, and the answer, without gradients."""
     caught: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def catching(name: str) -> Hook:
@@ -240,7 +240,13 @@ def outputs_at(question: Question, names: Sequence[str], job: Job) -> tuple[dict
 
     with torch.no_grad():
         answer = forward(question.classifier, question.inputs, job, {name: catching(name) for name in names})
-    return caught, answer
+    return {name: _by_use(outputs, len(question.inputs)) for name, outputs in caught.items()}, answer
+
+
+def _by_use(outputs: list[Tensor], rows: int) -> list[Tensor]:
+    """What a network from a file gave that takes one image after the other, put together for each use of a layer."""
+    uses = len(outputs) * len(outputs[0]) // rows
+    return [torch.cat(outputs[use::uses]) for use in range(uses)] if uses < len(outputs) else outputs
 
 
 def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
