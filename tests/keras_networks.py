@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,8 +52,8 @@ def in_keras(model: Any, x: np.ndarray) -> np.ndarray:
         return np.asarray(model(torch.from_numpy(x), training=False))
 
 
-def keras_gradcam(model: Any, layer: str, x: np.ndarray, index: int) -> np.ndarray:
-    """Grad-CAM through Keras' own layers, one after the other, without the last activation."""
+def keras_gradient(model: Any, layer: str, x: np.ndarray, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Feature maps of the first image, and the gradient of a score of the logits, through Keras' own layers."""
     value, kept = torch.from_numpy(x), torch.empty(0)
     hidden = [each for each in model.layers[:-1] if not isinstance(each, layers.InputLayer)]
     for each in hidden:
@@ -62,10 +62,15 @@ def keras_gradcam(model: Any, layer: str, x: np.ndarray, index: int) -> np.ndarr
             kept = value.detach().requires_grad_()
             value = kept
     head = model.layers[-1]
-    score = (value @ head.kernel.value + head.bias.value)[0, index]
-    (gradient,) = torch.autograd.grad(score, kept)
-    weights = gradient.mean(tuple(range(1, gradient.ndim - 1)))
-    return (kept.detach() * weights).sum(-1).relu()[0].numpy()
+    (gradient,) = torch.autograd.grad(score((value @ head.kernel.value + head.bias.value)[0]), kept)
+    return kept.detach()[0], gradient[0]
+
+
+def keras_gradcam(model: Any, layer: str, x: np.ndarray, index: int) -> np.ndarray:
+    """Grad-CAM without the last activation."""
+    kept, gradient = keras_gradient(model, layer, x, lambda logits: logits[index])
+    weights = gradient.mean(tuple(range(gradient.ndim - 1)))
+    return (kept * weights).sum(-1).relu().numpy()
 
 
 def asked(network: KerasNetwork, x: np.ndarray, last: bool = True) -> Tensor:

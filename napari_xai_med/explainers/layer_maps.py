@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,17 +27,60 @@ _CENTRED = "The geometry of layer {} could not be followed; its map is centred o
 
 
 @dataclass(frozen=True)
+class LayerMap:
+    """What a method makes of one layer for one target.
+
+    Parameters
+    ----------
+    values : Tensor, shape (*layer)
+    facts : mapping
+        What belongs in the record beside the layer itself.
+    notices : tuple of str
+        Sentences that the user should read.
+    """
+
+    values: Tensor
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LayerExplainer(Explainer):
     """A method that makes a map of one layer's feature maps, or of several layers' their mean."""
 
-    needs: ClassVar[frozenset[Gives]] = frozenset({Gives.GRADIENTS, Gives.LAYERS})
+    needs: ClassVar[frozenset[Gives]] = frozenset({Gives.LAYERS})
 
     layers: tuple[str, ...] = option(
-        (), "Layers whose feature maps are used; the last convolution with spatial extent if none.", choices=LAYERS
+        (),
+        "Layers whose feature maps are used; if none the last convolution with spatial extent, or for CAM, Grad-CAM++ "
+        "and XGrad-CAM the last layer with it.",
+        choices=LAYERS,
     )
     separate: bool = option(
         False, "With several layers: one map for each, instead of the mean of all after dividing each by its maximum."
     )
+
+    def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
+        """A map of each layer for each target, and the mean of several layers' maps; see `Explainer`."""
+        layers = self.find_layers(question.classifier, tuple(question.inputs.shape[1:]))
+        maps, answer = self.layer_maps(question, layers, job)
+        return [fused(each, layers, tuple(question.inputs.shape[2:])) for each in maps], answer
+
+    @abstractmethod
+    def layer_maps(self, question: Question, layers: Sequence[Layer], job: Job) -> tuple[list[list[LayerMap]], Answer]:
+        """The maps of some layers.
+
+        Parameters
+        ----------
+        question : Question
+        layers : sequence of Layer
+        job : Job
+
+        Returns
+        -------
+        (list of list of LayerMap, Answer)
+            For each target a map of each layer, and what the classifier says about all rows.
+        """
 
     def each(self) -> tuple[Explainer, ...]:
         """One explainer for each layer, if that is asked for."""
@@ -74,37 +117,79 @@ class LayerExplainer(Explainer):
 class GradientCAM(LayerExplainer):
     """A method that weighs the feature maps of a layer by the gradient of what is explained."""
 
-    def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
-        """One forward pass, and a backward pass from the answer to the layer; see `Explainer`."""
-        layers = self.find_layers(question.classifier, tuple(question.inputs.shape[1:]))
-        activations, answer = activations_at(question, [layer.name for layer in layers], job.part(0.0, 0.7))
+    needs: ClassVar[frozenset[Gives]] = frozenset({Gives.GRADIENTS, Gives.LAYERS})
+
+    def layer_maps(self, question: Question, layers: Sequence[Layer], job: Job) -> tuple[list[list[LayerMap]], Answer]:
+        """One forward pass, and a backward pass from the answer to the layers; see `LayerExplainer`."""
+        activations, answer = activations_at(question, [layer.name for layer in layers], job.part(0.0, 0.6))
         wanted = question.resolved(answer)
-        maps: dict[int, list[Tensor]] = {}
+        told = self.examine(question, activations, answer, job.part(0.6, 0.7))
+        maps: dict[int, list[LayerMap]] = {}
         for chosen in rounds(wanted):
             job.step(0.7 + 0.3 * len(maps) / len(wanted), "Going back to the layer")
             gradients = gradients_at(question, answer, [wanted[k] for k in chosen], activations)
-            weighed = [
-                self.weigh(activations[layer.name].detach().float(), gradients[layer.name].float(), answer.logits)
-                for layer in layers
-            ]
-            maps |= {k: [values[wanted[k][0]] for values in weighed] for k in chosen}
-        shape = tuple(question.inputs.shape[2:])
-        return [fused(maps[k], layers, shape) for k in range(len(wanted))], answer
+            weighed = {
+                # Sums of half precision would lose what they add.
+                name: self.weigh(activations[name].detach().float(), gradients[name].float())
+                for name in activations
+            }
+            maps |= {
+                k: [LayerMap(weighed[layer.name][wanted[k][0]], notices=told.get(layer.name, ())) for layer in layers]
+                for k in chosen
+            }
+        return [maps[k] for k in range(len(wanted))], answer
+
+    def examine(
+        self,
+        question: Question,  # noqa: ARG002  # others need these
+        activations: Mapping[str, Tensor],  # noqa: ARG002
+        answer: Answer,  # noqa: ARG002
+        job: Job,  # noqa: ARG002
+    ) -> Mapping[str, tuple[str, ...]]:
+        """What the user should know of each layer before it is explained; nothing by default.
+
+        Parameters
+        ----------
+        question : Question
+        activations : mapping of str to Tensor, shape (N, K, *layer)
+            By layer, in the graph that `answer` ends.
+        answer : Answer
+        job : Job
+
+        Raises
+        ------
+        ModelError
+            If the method can't be used at a layer.
+        """
+        return {}
 
     @abstractmethod
-    def weigh(self, activations: Tensor, gradients: Tensor, logits: Tensor) -> Tensor:
+    def weigh(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """The map of one layer.
 
         Parameters
         ----------
         activations, gradients : Tensor, shape (N, K, *layer)
             The layer's K feature maps, and the gradient with respect to them.
-        logits : Tensor, shape (N, number of logits)
 
         Returns
         -------
         Tensor, shape (N, *layer)
         """
+
+
+def last_with_cells(layers: tuple[Layer, ...]) -> Layer:
+    """The last layer whose output has more than one cell, be it a convolution or not: what is pooled, in most networks.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    for layer in reversed(layers):
+        if max(layer.shape) > 1:
+            return layer
+    raise ModelError("The network has no layer whose output has spatial extent; choose a method without layers.")
 
 
 def rounds(targets: Sequence[tuple[int, AnyTarget]]) -> Iterator[list[int]]:
@@ -116,12 +201,24 @@ def rounds(targets: Sequence[tuple[int, AnyTarget]]) -> Iterator[list[int]]:
         waiting = [k for k in waiting if k not in first.values()]
 
 
-def activations_at(question: Question, names: Sequence[str], job: Job) -> tuple[dict[str, Tensor], Answer]:
-    """Outputs of layers at their last use, in the graph that ends in the answer and begins at the first of them."""
+def activations_at(
+    question: Question, names: Sequence[str], job: Job, instead: Hook | None = None
+) -> tuple[dict[str, Tensor], Answer]:
+    """Outputs of layers at their last use, in the graph that ends in the answer and begins at the first of them.
+
+    Parameters
+    ----------
+    question : Question
+    names : sequence of str
+    job : Job
+    instead : callable, optional
+        What to put in the place of each output.
+    """
     caught: dict[str, Tensor] = {}
 
     def catching(name: str) -> Hook:
         def catch(output: Tensor) -> Tensor:
+            output = output if instead is None else instead(output)
             # A layer behind another one stays in the graph that leads back to that one.
             caught[name] = output if output.requires_grad else output.detach().requires_grad_()
             # A copy goes on, since the next layer may change it in place.
@@ -132,6 +229,33 @@ def activations_at(question: Question, names: Sequence[str], job: Job) -> tuple[
     with torch.enable_grad():
         answer = forward(question.classifier, question.inputs, job, {name: catching(name) for name in names})
     return caught, answer
+
+
+def outputs_at(question: Question, names: Sequence[str], job: Job) -> tuple[dict[str, list[Tensor]], Answer]:
+    """Outputs of layers at each of their uses, for all rows, and the answer, without gradients."""
+    caught: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def catching(name: str) -> Hook:
+        def catch(output: Tensor) -> Tensor:
+            caught[name].append(output)
+            return output.clone()
+
+        return catch
+
+    with torch.no_grad():
+        answer = forward(question.classifier, question.inputs, job, {name: catching(name) for name in names})
+    return {name: _by_use(outputs, len(question.inputs)) for name, outputs in caught.items()}, answer
+
+
+def _by_use(outputs: list[Tensor], rows: int) -> list[Tensor]:
+    """What a network from a file gave that takes one image after the other, put together for each use of a layer."""
+    uses = len(outputs) * len(outputs[0]) // rows
+    return [torch.cat(outputs[use::uses]) for use in range(uses)] if uses < len(outputs) else outputs
+
+
+def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
+    """Feature maps, shape (N, K, *layer), by weights, shape (N, K), summed over channels, shape (N, *layer)."""
+    return torch.einsum("nk,nk...->n...", weights, activations)
 
 
 def gradients_at(
@@ -158,20 +282,21 @@ def gradients_at(
     return found
 
 
-def fused(maps: Sequence[Tensor], layers: Sequence[Layer], input_shape: tuple[int, ...]) -> RawMap:
+def fused(maps: Sequence[LayerMap], layers: Sequence[Layer], input_shape: tuple[int, ...]) -> RawMap:
     """The raw map of one layer, or on the input's grid the mean of several after dividing each by its maximum.
 
     Parameters
     ----------
-    maps : sequence of Tensor, shape (*layer)
+    maps : sequence of LayerMap
         One for each layer.
     layers : sequence of Layer
     input_shape : tuple of int
         Spatial shape of the network's input.
     """
-    arrays = [values.detach().float().cpu().numpy() for values in maps]
-    notices = tuple(_CENTRED.format(layer.name) for layer in layers if not layer.receptive_field.followed)
-    facts = [_facts(layer) for layer in layers]
+    arrays = [each.values.detach().float().cpu().numpy() for each in maps]
+    centred = [_CENTRED.format(layer.name) for layer in layers if not layer.receptive_field.followed]
+    notices = tuple(dict.fromkeys((*centred, *(sentence for each in maps for sentence in each.notices))))
+    facts = [{**_facts(layer), **each.facts} for layer, each in zip(layers, maps, strict=True)]
     if len(layers) == 1:
         return RawMap(arrays[0], layers[0].receptive_field.to_input(), facts[0], notices)
     mean = np.zeros(input_shape, np.float32)

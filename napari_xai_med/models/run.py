@@ -155,8 +155,9 @@ def _reporting(modules: Mapping[str, nn.Module], job: Job) -> Iterator[None]:
     def report(*_: Any) -> None:
         job.step(next(done) / (len(leaves) + 1), "Running the network")
 
-    handles = [module.register_forward_pre_hook(report) for module in leaves]
+    # Before the hooks: what is cancelled here must not leave them behind.
     job.step(0.0, "Running the network")
+    handles = [module.register_forward_pre_hook(report) for module in leaves]
     try:
         yield
     finally:

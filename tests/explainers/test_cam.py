@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from explained_networks import NETWORKS, real_case
 from helpers import MeanOf, classifier_of, maps_of, ones
-from monai.networks.nets import DenseNet, EfficientNetBN, ResNet, SENet
 from monai.visualize import GradCAM as MonaiGradCAM
 from torch import Tensor, nn
 
@@ -21,39 +21,9 @@ from napari_xai_med.models.head import Head
 from napari_xai_med.models.receptive_field import default_layer
 
 
-def small_resnet() -> nn.Module:
-    return ResNet("basic", [1, 1, 1, 1], [8, 8, 16, 16], spatial_dims=3, n_input_channels=1, num_classes=3)
-
-
-def small_densenet() -> nn.Module:
-    return DenseNet(3, 1, 3, init_features=8, growth_rate=8, block_config=(2, 3, 2))
-
-
-def small_senet() -> nn.Module:
-    return SENet(2, 1, "se_resnet_bottleneck", (1, 2, 1, 1), groups=1, reduction=16, num_classes=3)
-
-
-def small_efficientnet() -> nn.Module:
-    return EfficientNetBN("efficientnet-b0", False, spatial_dims=2, in_channels=1, num_classes=3)
-
-
-NETWORKS = {
-    "resnet 3d": (small_resnet, (1, 48, 40, 48)),
-    "densenet 3d": (small_densenet, (1, 40, 40, 33)),
-    "senet 2d": (small_senet, (1, 96, 80)),
-    "efficientnet 2d": (small_efficientnet, (1, 64, 64)),
-}
-
-
 @pytest.fixture(params=NETWORKS)
 def case(request: pytest.FixtureRequest) -> tuple[Any, Tensor]:
-    build, shape = NETWORKS[request.param]
-    torch.manual_seed(3)
-    network = build()
-    # Statistics of a batch that was seen make the answers differ from input to input.
-    network.train()(torch.rand(4, *shape))
-    # In double precision, so that what is compared is the method and not the order of additions.
-    return classifier_of(network.double(), len(shape) - 1, 3), torch.rand(3, *shape, dtype=torch.double)
+    return real_case(request.param)
 
 
 def close(ours: np.ndarray, theirs: Tensor) -> None:
@@ -88,33 +58,6 @@ def test_equals_monai_before_its_normalisation(case: tuple[Any, Tensor]) -> None
             continue
         (ours,), _ = maps_of(GradCAM(layers=(name,)), classifier, inputs[:1], [(0, target)])
         close(ours.values, theirs)
-
-
-def test_a_batch_of_mixed_classes_equals_single_images(case: tuple[Any, Tensor]) -> None:
-    classifier, inputs = case
-    targets: list[tuple[int, int | None]] = [(0, 1), (1, 0), (2, 2), (0, 2), (1, None)]
-    together, answer = maps_of(GradCAM(), classifier, inputs, targets)
-    for (row, target), ours in zip(targets, together, strict=True):
-        (alone,), single = maps_of(GradCAM(), classifier, inputs[row : row + 1], [(0, target)])
-        top = max(float(alone.values.max()), 1e-12)
-        np.testing.assert_allclose(ours.values, alone.values, atol=1e-5 * top, rtol=1e-5)
-        torch.testing.assert_close(single.logits[0], answer.logits[row], rtol=1e-5, atol=1e-5)
-
-
-def test_the_network_is_left_as_it_came(case: tuple[Any, Tensor]) -> None:
-    classifier, inputs = case
-    network = classifier.network.train()
-    next(iter(network.children())).eval()
-    modes = [m.training for m in network.modules()]
-    state = {k: v.clone() for k, v in network.state_dict().items()}
-    random = torch.get_rng_state()
-    maps_of(GradCAM(), classifier, inputs[:1], [(0, 1)])
-    assert [m.training for m in network.modules()] == modes
-    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
-    assert all(p.requires_grad and p.grad is None for p in network.parameters())
-    assert torch.equal(torch.get_rng_state(), random)
-    hooks = [(m._forward_hooks, m._forward_pre_hooks, m._backward_hooks) for m in network.modules()]
-    assert not any(any(kinds) for kinds in hooks)
 
 
 def test_one_logit_heads_explain_both_classes() -> None:
