@@ -26,6 +26,9 @@ from napari_xai_med.options import option
 _MOST = 20_000
 """Passes for one image that are not too many: some hours for a large volume on a processor."""
 
+_ANSWERING = 0.02
+"""Share of the time that the answers about the image itself take."""
+
 
 @dataclass(frozen=True)
 class _Cover:
@@ -99,7 +102,8 @@ class Occlusion(WithBaseline):
             )
         baselines = self.baselines(question)[:, 0]
         with torch.no_grad():
-            answer = forward(question.classifier, question.inputs, job.part(0.0, 1 / (len(starts) + 1)))
+            answer = forward(question.classifier, question.inputs, job.part(0.0, _ANSWERING))
+        covering = job.part(_ANSWERING, 1.0)
         wanted = question.resolved(answer)
         units = [(row, start) for row in rows for start in starts]
         sizes = [batch_size(question, self.batch_size, gradients=False)]
@@ -113,7 +117,7 @@ class Occlusion(WithBaseline):
             images = torch.where(covered, baselines[index], question.inputs[index])
             after = done + len(here)
             with torch.no_grad():
-                found = forward(question.classifier, images, job.part(done / len(units), after / len(units)))
+                found = forward(question.classifier, images, covering.part(done / len(units), after / len(units)))
             done = after
             return torch.stack([target.of(found) for _, target in wanted], 1).double().cpu().numpy()
 
@@ -130,8 +134,8 @@ class Occlusion(WithBaseline):
     def _cover(self, question: Question) -> _Cover:
         if not 0 < self.stride <= self.window:
             raise InputError(
-                f"Windows of {self.window:g} mm every {self.stride:g} mm don't cover the image; choose a stride above 0 "
-                "and at most as long as the window."
+                f"Windows of {self.window:g} mm every {self.stride:g} mm don't cover the image; choose a stride above "
+                "0 and at most as long as the window."
             )
         shape, spacing = tuple(question.inputs.shape[2:]), spacing_of(question)
         window = tuple(min(max(round(self.window / step), 1), n) for step, n in zip(spacing, shape, strict=True))
