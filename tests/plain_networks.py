@@ -30,12 +30,16 @@ class Both(nn.Module):
 
 
 def plain(dims: int, outputs: int, activation: type[nn.Module] = nn.ELU) -> nn.Module:
-    """Convolutions, a ReLU, an activation of choice, max pooling and linear layers, in double precision."""
+    """Convolutions, a ReLU, an activation of choice, max pooling and linear layers, in double precision.
+
+    The normalisation stands between ReLU and pooling since captum's DeepLift takes the ReLU's hook before the
+    pooling's where both are on the same tensor, and so leaves the pooling's rule out.
+    """
+    normalisation = (nn.BatchNorm2d, nn.BatchNorm3d)[dims - 2]
     convolution, pool = (nn.Conv2d, nn.Conv3d)[dims - 2], (nn.MaxPool2d, nn.MaxPool3d)[dims - 2]
     torch.manual_seed(5)
-    network = nn.Sequential(
-        convolution(2, 4, 3, padding=1), nn.ReLU(), pool(2), convolution(4, 6, 3, padding=1), activation(), nn.Flatten()
-    )
+    features = (convolution(2, 4, 3, padding=1), nn.ReLU(), normalisation(4), pool(2))
+    network = nn.Sequential(*features, convolution(4, 6, 3, padding=1), activation(), nn.Flatten()).eval()
     size = network(torch.zeros(1, *SHAPES[dims])).shape[1]
     return nn.Sequential(*network, nn.Linear(size, 8), nn.Tanh(), nn.Linear(8, outputs)).double().eval()
 

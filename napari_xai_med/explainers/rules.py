@@ -41,8 +41,8 @@ _POOLS = frozenset(
 )
 _PRODUCTS = frozenset(("mul", "multiply", "matmul", "bmm"))
 
-_TINY = 1e-6
-"""Difference of an input from the baseline's from which on their quotient says more than the derivative; as in shap."""
+_TINY = 8
+"""Smallest differences of 1 to its neighbour up to which a derivative stands for a quotient: 1e-6, as in shap."""
 
 
 class Rules(TorchFunctionMode):
@@ -247,6 +247,7 @@ def _largest(
 
     If it grew, that is due to the one that is largest now, else to the one that was the largest for the baseline.
     captum puts these back by max_unpool, which of overlapping windows keeps one; the pooling's own way back adds them.
+    captum also leaves this rule out where the pooling follows directly on an activation.
     """
     now, then = _first(compute(*values)), _first(compute(*before))
     top = torch.maximum(now, then)
@@ -256,7 +257,7 @@ def _largest(
 
 
 def _quotient(change: Tensor, step: Tensor, gradient: Tensor, values: tuple[Tensor, ...], compute: Compute) -> Tensor:
-    small = step.abs() < _TINY
+    small = step.abs() < _TINY * torch.finfo(step.dtype).eps
     (slope,) = derivative(gradient, values, compute)
     return torch.where(small, slope, change / torch.where(small, 1, step))
 

@@ -48,14 +48,14 @@ def test_guided_gradcam_equals_captum_at_a_layer_of_the_inputs_size(dims: int) -
 
 def test_guided_gradcam_puts_each_cell_where_it_looks() -> None:
     classifier, network, inputs = case(3, Head.SOFTMAX)
-    coarse = LayerGradCam(network, network[3]).attribute(inputs[:1], 2, relu_attributions=True)[0, 0]
+    coarse = LayerGradCam(network, network[4]).attribute(inputs[:1], 2, relu_attributions=True)[0, 0]
     fine = GuidedBackprop(network).attribute(inputs[:1], 2)[0].sum(0)
-    (ours,), _ = maps_of(GuidedGradCAM(layers=("3",)), classifier, inputs[:1], [(0, 2)])
-    (layer,) = [each for each in classifier.layers(tuple(inputs.shape[1:])) if each.name == "3"]
+    (ours,), _ = maps_of(GuidedGradCAM(layers=("4",)), classifier, inputs[:1], [(0, 2)])
+    (layer,) = [each for each in classifier.layers(tuple(inputs.shape[1:])) if each.name == "4"]
     inverse = np.linalg.inv(layer.receptive_field.to_input())
     cam = resample_linear(coarse.detach().float().numpy(), inverse, tuple(inputs.shape[2:]))
     close(ours.values, fine * torch.from_numpy(cam))
-    assert ours.facts["layer"] == "3"
+    assert ours.facts["layer"] == "4"
     assert GuidedGradCAM().signed
     assert not GradCAM().signed
 
