@@ -91,6 +91,10 @@ def test_networks_of_monai_add_up(name: str) -> None:
     build, shape = NETWORKS[name]
     torch.manual_seed(3)
     network = build()
+    for module in network.modules():
+        if hasattr(module, "momentum"):
+            # Statistics of what is seen: an EfficientNet with others hardly tells images apart.
+            module.momentum = 1.0
     network.train()(torch.rand(4, *shape))
     classifier = classifier_of(network.double(), len(shape) - 1, 3)
     x = torch.rand(2, *shape, dtype=torch.double)
@@ -150,6 +154,26 @@ def test_a_network_from_a_file_is_as_the_one_it_was_exported_from(tmp_path: Path
         assert one.values.any()
         np.testing.assert_allclose(one.values, other.values, atol=1e-5 * np.abs(one.values).max())
         assert other.facts["completeness_error"] < 1e-3
+
+
+def test_networks_of_onnx_and_keras_add_up(tmp_path: Path) -> None:
+    """Their layers call functions, and operators that ONNX has in place of one function."""
+    pytest.importorskip("onnxscript")
+    from keras_networks import KerasNetwork, load_keras, saved, zunair
+
+    from napari_xai_med.models.formats.onnx import Onnx
+
+    torch.onnx.export(small(), (torch.rand(1, 1, 16, 16, 16),), tmp_path / "small.onnx", dynamo=True, verbose=False)
+    onnx = Onnx().load(tmp_path / "small.onnx", nn.Identity)
+    keras = load_keras(saved(zunair(), tmp_path / "small.keras"))
+    assert isinstance(keras, KerasNetwork)
+    for network, shape, head in (
+        (onnx, (1, 16, 16, 16), Head.SOFTMAX),
+        (keras, (1, 40, 38, 32), Head.ONE_LOGIT),
+    ):
+        (raw,), _ = maps_of(DeepLIFT(), classifier_of(network, 3, head=head), torch.rand(1, *shape), [(0, 1)])
+        assert raw.values.any()
+        assert raw.facts["completeness_error"] < 1e-3
 
 
 class Choosing(nn.Module):
