@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields
+from inspect import get_annotations
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -43,8 +44,13 @@ def option(
 
 
 def option_fields(kind: type) -> tuple[Field[Any], ...]:
-    """The options of a dataclass, each with its default and, in its metadata, what `option` was given."""
-    return tuple(item for item in fields(kind) if "text" in item.metadata)
+    """The options of a dataclass, each with its default and, in its metadata, what `option` was given.
+
+    A class's own come first and then those of its bases, from the nearest on.
+    """
+    known = {item.name: item for item in fields(kind) if "text" in item.metadata}
+    order = dict.fromkeys(name for each in kind.__mro__ for name in get_annotations(each) if name in known)
+    return tuple(known[name] for name in order)
 
 
 def values_of(options: object) -> dict[str, Any]:

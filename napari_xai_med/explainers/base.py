@@ -89,7 +89,7 @@ class Explainer(ABC):
     paper : str
         The publication that describes it.
     signed : bool
-        Whether its map can speak against the class.
+        Whether its map can speak against the class; an instance whose options decide that says so itself.
     needs : frozenset of Gives
         What the classifier's format has to give.
     caution : str

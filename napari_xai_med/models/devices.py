@@ -7,6 +7,7 @@ from copy import deepcopy
 from io import BytesIO
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch import nn
 
@@ -61,6 +62,16 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of a device that can be used now, in bytes."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return int(psutil.virtual_memory().available)
 
 
 def copy_on(network: nn.Module, device: str | torch.device) -> nn.Module:

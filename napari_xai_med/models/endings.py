@@ -165,7 +165,7 @@ class Endings(TorchFunctionMode):
                 self._seen[result] = known.then(result, known.before, _THEN[known.kind, plain])
             elif plain in _SHAPING:
                 before = known.before.clone() if name == f"{plain}_" else known.before
-                before = _again(function, before, args, kwargs)
+                before = again(function, before, args, kwargs)
                 self._seen[result] = known.then(result, before, known.kind)
             elif plain in _CLAMPING:
                 self._seen[result] = known.then(result, known.before, known.kind)
@@ -178,7 +178,7 @@ class Endings(TorchFunctionMode):
         result = function(*args, **kwargs)
         parts = [known for known in map(self._known, values) if known is not None]
         if len(parts) == len(values) and len({known.kind for known in parts}) == 1:
-            before = _again(function, [known.before for known in parts], args, kwargs)
+            before = again(function, [known.before for known in parts], args, kwargs)
             flags = {
                 "over_classes": all(known.over_classes for known in parts),
                 "replaced": any(known.replaced for known in parts),
@@ -237,10 +237,10 @@ def _over_classes(kind: str, values: Tensor, args: tuple[Any, ...], kwargs: dict
     return kind == "sigmoid" or axis in (1, 1 - values.ndim)
 
 
-def _again(
+def again(
     function: Callable[..., Any], values: Tensor | list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
-    """The same function of other values."""
+    """The same call of a function with other values as its first argument."""
     if args:
         args = (values, *args[1:])
     else:

@@ -1,0 +1,163 @@
+"""Occlusion: what the answer loses when a part of the image is covered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from math import ceil
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_xai_med.errors import InputError
+from napari_xai_med.explainers.base import Question, RawMap, register
+from napari_xai_med.explainers.baselines import WithBaseline, spacing_of
+from napari_xai_med.explainers.batches import FEWER, batch_option, batch_size
+from napari_xai_med.job import Job
+from napari_xai_med.models.devices import in_batches
+from napari_xai_med.models.formats.base import Gives
+from napari_xai_med.models.head import Answer
+from napari_xai_med.models.run import forward
+from napari_xai_med.options import option
+
+_MOST = 20_000
+"""Passes for one image that are not too many: some hours for a large volume on a processor."""
+
+_ANSWERING = 0.02
+"""Share of the time that the answers about the image itself take."""
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """Where windows lie, in voxels.
+
+    Parameters
+    ----------
+    window, stride, shape : tuple of int
+        Along each axis, `shape` of the image.
+    """
+
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def starts(self) -> list[tuple[int, ...]]:
+        """First voxels of all windows. As in captum the last one of an axis ends with the image."""
+        axes = zip(self.window, self.stride, self.shape, strict=True)
+        return list(product(*(range(0, max(ceil((n - w) / s), 0) * s + 1, s) for w, s, n in axes)))
+
+    def place(self, start: tuple[int, ...]) -> tuple[slice, ...]:
+        """A window's voxels."""
+        return tuple(slice(first, first + n) for first, n in zip(start, self.window, strict=True))
+
+    def inside(self, starts: list[tuple[int, ...]], device: torch.device) -> Tensor:
+        """Which voxels each of some windows covers, shape (len(starts), 1, *shape)."""
+        first = torch.tensor(starts, device=device)
+        covered = torch.ones((len(starts), *(1 for _ in self.shape)), dtype=torch.bool, device=device)
+        for axis, (window, n) in enumerate(zip(self.window, self.shape, strict=True)):
+            past = torch.arange(n, device=device) - first[:, axis, None]
+            line = (past >= 0) & (past < window)
+            covered = covered & line.reshape(-1, *(n if k == axis else 1 for k in range(len(self.shape))))
+        return covered[:, None]
+
+
+@register
+@dataclass(frozen=True)
+class Occlusion(WithBaseline):
+    """Occlusion: what is explained minus the same with a window of the image replaced by a baseline.
+
+    Each voxel gets the mean over the windows that cover it. Own code and not captum's: that computes each class
+    anew, makes every window's mask on the processor, and can't be stopped.
+
+    References
+    ----------
+    Zeiler & Fergus 2014, Visualizing and understanding convolutional networks, ECCV, arXiv:1311.2901.
+    """
+
+    name: ClassVar[str] = "occlusion"
+    title: ClassVar[str] = "Occlusion"
+    paper: ClassVar[str] = "Zeiler & Fergus 2014, arXiv:1311.2901"
+    signed: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Gives]] = frozenset()
+
+    window: float = option(
+        20.0, "Length of the window along each axis, in millimetres; in pixels for pictures.", limits=(0.0, None)
+    )
+    stride: float = option(
+        10.0, "From one window to the next, in millimetres; in pixels for pictures.", limits=(0.0, None)
+    )
+    batch_size: int = batch_option()
+
+    def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
+        """One pass for each window, which all targets share; see `Explainer`."""
+        question = replace(question, inputs=question.inputs.to(question.classifier.device))
+        cover = self._cover(question)
+        starts, rows = cover.starts(), list(dict.fromkeys(row for row, _ in question.targets))
+        if len(starts) > _MOST:
+            raise InputError(
+                f"Occlusion would need {len(starts)} passes through the network; enlarge the window and the stride."
+            )
+        baselines = self.baselines(question)[:, 0]
+        with torch.no_grad():
+            answer = forward(question.classifier, question.inputs, job.part(0.0, _ANSWERING))
+        covering = job.part(_ANSWERING, 1.0)
+        wanted = question.resolved(answer)
+        units = [(row, start) for row in rows for start in starts]
+        sizes = [batch_size(question, self.batch_size, gradients=False)]
+        done = 0
+
+        def ask(part: Tensor) -> NDArray[np.float64]:
+            nonlocal done
+            here = [units[k] for k in part.tolist()]
+            index = torch.tensor([row for row, _ in here], device=question.inputs.device)
+            covered = cover.inside([start for _, start in here], question.inputs.device)
+            images = torch.where(covered, baselines[index], question.inputs[index])
+            after = done + len(here)
+            with torch.no_grad():
+                found = forward(question.classifier, images, covering.part(done / len(units), after / len(units)))
+            done = after
+            return torch.stack([target.of(found) for _, target in wanted], 1).double().cpu().numpy()
+
+        values = np.concatenate(in_batches(torch.arange(len(units)), sizes[0], ask, sizes.append))
+        values = values.reshape(len(rows), len(starts), len(wanted))
+        facts = self._facts(question, cover, len(starts)) | {"batch_size": sizes[-1]}
+        notices = tuple(FEWER.format(sizes[0], size) for size in sizes[-1:] if size < sizes[0])
+        maps = []
+        for k, (row, target) in enumerate(wanted):
+            lost = float(target.of(answer)[row].detach()) - values[rows.index(row), :, k]
+            maps.append(RawMap(_mean(cover, starts, lost), np.eye(len(cover.shape) + 1), facts, notices))
+        return maps, answer
+
+    def _cover(self, question: Question) -> _Cover:
+        if not 0 < self.stride <= self.window:
+            raise InputError(
+                f"Windows of {self.window:g} mm every {self.stride:g} mm don't cover the image; choose a stride above "
+                "0 and at most as long as the window."
+            )
+        shape, spacing = tuple(question.inputs.shape[2:]), spacing_of(question)
+        window = tuple(min(max(round(self.window / step), 1), n) for step, n in zip(spacing, shape, strict=True))
+        stride = tuple(max(round(self.stride / step), 1) for step in spacing)
+        return _Cover(window, stride, shape)
+
+    def _facts(self, question: Question, cover: _Cover, passes: int) -> dict[str, Any]:
+        spacing = spacing_of(question)
+        return {
+            "window": list(cover.window),
+            "window_mm": [n * step for n, step in zip(cover.window, spacing, strict=True)],
+            "stride": list(cover.stride),
+            "stride_mm": [n * step for n, step in zip(cover.stride, spacing, strict=True)],
+            "passes": passes,
+        }
+
+
+def _mean(cover: _Cover, starts: list[tuple[int, ...]], values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The mean at each voxel of the values of the windows that cover it."""
+    sums, counts = np.zeros(cover.shape), np.zeros(cover.shape)
+    for start, value in zip(starts, values, strict=True):
+        place = cover.place(start)
+        sums[place] += value
+        counts[place] += 1
+    return (sums / counts).astype(np.float32)
