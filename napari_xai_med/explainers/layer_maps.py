@@ -116,15 +116,20 @@ def rounds(targets: Sequence[tuple[int, AnyTarget]]) -> Iterator[list[int]]:
 
 
 def activations_at(question: Question, names: Sequence[str], job: Job) -> tuple[dict[str, Tensor], Answer]:
-    """Outputs of layers at their last use, in the graph that ends in the answer and begins at the first of them."""
+    """Feature maps of layers at their last use, in the graph that ends in the answer and begins at the first of them.
+
+    They have the shape (N, K, *layer), in whatever order of axes the layer gives them.
+    """
     caught: dict[str, Tensor] = {}
+    layouts = {layer.name: layer.layout for layer in question.classifier.layers(tuple(question.inputs.shape[1:]))}
 
     def catching(name: str) -> Hook:
         def catch(output: Tensor) -> Tensor:
             # A layer behind another one stays in the graph that leads back to that one.
-            caught[name] = output if output.requires_grad else output.detach().requires_grad_()
+            maps = layouts[name].maps(output)
+            caught[name] = maps if maps.requires_grad else maps.detach().requires_grad_()
             # A copy goes on, since the next layer may change it in place.
-            return caught[name].clone()
+            return layouts[name].output(caught[name].clone(), output)
 
         return catch
 
