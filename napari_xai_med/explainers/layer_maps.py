@@ -23,7 +23,7 @@ from napari_xai_med.models.run import Hook, forward, gradient_sentence
 from napari_xai_med.models.target import AnyTarget
 from napari_xai_med.options import LAYERS, option
 
-_CENTRED = "The geometry of layer {} could not be followed; its map is centred on the image and may be off."
+CENTRED = "The geometry of layer {} could not be followed; its map is centred on the image and may be off."
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def fused(maps: Sequence[Tensor], layers: Sequence[Layer], input_shape: tuple[in
         Spatial shape of the network's input.
     """
     arrays = [values.detach().float().cpu().numpy() for values in maps]
-    notices = tuple(_CENTRED.format(layer.name) for layer in layers if not layer.receptive_field.followed)
+    notices = tuple(CENTRED.format(layer.name) for layer in layers if not layer.receptive_field.followed)
     facts = [_facts(layer) for layer in layers]
     if len(layers) == 1:
         return RawMap(arrays[0], layers[0].receptive_field.to_input(), facts[0], notices)
