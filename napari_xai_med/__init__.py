@@ -15,13 +15,14 @@ __all__ = [
     "classifier_from_module",
     "explain",
     "explain_all",
+    "feature_maps",
     "load_model",
     "predict",
     "read_image",
 ]
 
 if TYPE_CHECKING:
-    from napari_xai_med.api import explain, explain_all, predict
+    from napari_xai_med.api import explain, explain_all, feature_maps, predict
     from napari_xai_med.attribution import Attribution
     from napari_xai_med.errors import XAIMedError
     from napari_xai_med.image import Image
@@ -39,6 +40,7 @@ _HOMES = {
     "classifier_from_module": "models.module",
     "explain": "api",
     "explain_all": "api",
+    "feature_maps": "api",
     "load_model": "models",
     "predict": "api",
     "read_image": "io",

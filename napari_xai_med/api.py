@@ -1,4 +1,4 @@
-"""The verbs of scripts: `predict`, `explain` and `explain_all`."""
+"""The verbs of scripts: `predict`, `explain`, `explain_all` and `feature_maps`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from napari_xai_med.attribution import Attribution
 from napari_xai_med.channels import stack_channels
 from napari_xai_med.explanation import explain_request, explain_requests
 from napari_xai_med.image import Image
+from napari_xai_med.inside import maps_of_layer
 from napari_xai_med.io import read_image
 from napari_xai_med.job import CancelToken, Job, Progress
 from napari_xai_med.models import load_model
@@ -214,6 +215,43 @@ def explain_all(
         steps,
     )
     return explain_requests(chosen, known, request, targets, Job(progress, cancel))
+
+
+def feature_maps(
+    image: AnyImage,
+    classifier: AnyClassifier,
+    layer: str = "",
+    *,
+    plane: str = "axial",
+    slice: int | None = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+    device: str = AUTO,
+    preprocessing: AnyPreprocessing | None = None,
+) -> Image:
+    """What the channels of one layer of a network make of an image. Research use only. Not for diagnosis.
+
+    Parameters
+    ----------
+    image, classifier, plane, slice, progress, cancel, device, preprocessing
+        As for `predict`.
+    layer : str
+        Its name; the last convolution with spatial extent if empty.
+
+    Returns
+    -------
+    Image
+        A channel for each feature map, on the layer's own grid in the image's world; of a slice a volume of one slice.
+
+    Raises
+    ------
+    InputError, ModelError, Cancelled
+        As for `predict`; also if there is no such layer.
+    """
+    chosen = _image(image)
+    known = _classifier(classifier, chosen, device)
+    request = ExplainRequest(plane=plane, slice=slice, preprocessing=_entries(preprocessing, known))
+    return maps_of_layer(chosen, known, layer, request, Job(progress, cancel))
 
 
 def _entries(preprocessing: AnyPreprocessing | None, classifier: Classifier) -> tuple[Mapping[str, Any], ...] | None:

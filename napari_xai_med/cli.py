@@ -1,4 +1,4 @@
-"""The command line: napari-xai-med demo, predict, explain, layers.
+"""The command line: napari-xai-med demo, predict, explain, layers, features.
 
 Exit codes: 0 done, 1 a record was computed again and differs, 2 the command, the image or an option is
 wrong, 3 the classifier can't be used, 4 a file was refused as untrusted, 130 stopped by the user.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.cli_inside import add_commands
 from napari_xai_med.errors import Cancelled, InputError, ModelError, UntrustedError, XAIMedError
 from napari_xai_med.image import PLANES
 from napari_xai_med.options import parse
@@ -76,6 +77,7 @@ def _parser(method: str) -> argparse.ArgumentParser:
     _add_common(explain, image_needed=False)
     _add_explain(explain, method)
     explain.set_defaults(run=_explain)
+    add_commands(commands, _add_common, _asked, _progress)
     trust = commands.add_parser("trust", help="list the bundles that may run their author's code; add or revoke one")
     trust.add_argument("--add", type=Path, metavar="M", help="trust this bundle, as it is now, for good")
     trust.add_argument("--revoke", metavar="HASH", help="trust the bundle no more whose hash starts like this")
@@ -270,22 +272,27 @@ def _show_prediction(image: Image, classifier: Classifier, prediction: Predictio
     print(DISCLAIMER)
 
 
-def _predict(options: argparse.Namespace) -> int:
-    from napari_xai_med.pipeline import predict_request
+def _asked(options: argparse.Namespace) -> tuple[Image, Classifier, ExplainRequest]:
+    """What the common options ask for."""
     from napari_xai_med.request import ExplainRequest
 
     image, classifier = _load(options)
-    request = ExplainRequest(plane=options.plane, slice=options.slice, preprocessing=_steps(options, classifier))
+    steps = _steps(options, classifier)
+    return image, classifier, ExplainRequest(plane=options.plane, slice=options.slice, preprocessing=steps)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from napari_xai_med.pipeline import predict_request
+
+    image, classifier, request = _asked(options)
     _show_prediction(image, classifier, predict_request(image, classifier, request, _progress()))
     return 0
 
 
 def _layers(options: argparse.Namespace) -> int:
     from napari_xai_med.pipeline import layers_for
-    from napari_xai_med.request import ExplainRequest
 
-    image, classifier = _load(options)
-    request = ExplainRequest(plane=options.plane, slice=options.slice, preprocessing=_steps(options, classifier))
+    image, classifier, request = _asked(options)
     layers, default = layers_for(image, classifier, request)
     for layer in layers:
         size = " x ".join(map(str, layer.shape))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_xai_med.grid import Grid
+from napari_xai_med.grid import Float, Grid
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, Prediction
@@ -43,8 +44,28 @@ def network_view(image: Image, classifier: Classifier, request: ExplainRequest, 
     job.step(0.0, "Preprocessing")
     section = Section.choose(image, classifier, request)
     seen = as_asked(classifier, request).prepare(section.image)
-    data, to_image = seen.tensor[0].numpy(), seen.to_image
-    name = f"{image.name}: what {classifier.name} sees"
+    return in_world(image, section, seen.tensor[0].numpy(), seen.to_image, f"{image.name}: what {classifier.name} sees")
+
+
+def in_world(image: Image, section: Section, data: NDArray[np.float32], to_image: Float, name: str) -> Image:
+    """Values that were made of a section of an image, at their place in the image's world.
+
+    Parameters
+    ----------
+    image : Image
+    section : Section
+    data : ndarray of float32, shape (C, *spatial)
+        On a grid of its own.
+    to_image : ndarray, shape (ndim + 1, ndim + 1)
+        Index of that grid to index of the section.
+    name : str
+        Of the result.
+
+    Returns
+    -------
+    Image
+        Of a slice a volume of one slice.
+    """
     if section.axis is None or section.turn is None:
         return Image(data, Grid(data.shape[1:], image.grid.affine @ to_image), name)
     slab = section.turn.grid(image.grid).slab(section.axis, section.index)

@@ -103,6 +103,14 @@ class Explainer(ABC):
     needs: ClassVar[frozenset[Gives]]
     caution: ClassVar[str] = ""
 
+    @classmethod
+    def reason(cls, classifier: Classifier) -> str:  # noqa: ARG003  # for methods that are for some networks only
+        """Why it can't explain a network that is known by now, in one sentence; empty if it can, or nobody knows.
+
+        It is asked often and has to be quick: see `Classifier.traces`.
+        """
+        return ""
+
     @property
     def images(self) -> tuple[str, ...]:
         """Paths of further images that the method compares with; see `Question.others`."""
@@ -141,7 +149,7 @@ def reason_against(explainer: type[Explainer], classifier: Classifier) -> str:
     """Why a method can't be used with a classifier, in one sentence; empty if it can."""
     missing = sorted(explainer.needs - classifier.gives)
     if not missing:
-        return ""
+        return explainer.reason(classifier)
     limit = classifier.network_facts.limit
     reason = (
         f"{classifier.name} does not give: {limit}." if limit else f"the format of {classifier.name} does not give."

@@ -12,6 +12,7 @@ from napari_xai_med.errors import ModelError
 from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.cam_scored import AtLayer, ScoredCAM, Weights
 from napari_xai_med.job import Job
+from napari_xai_med.models.layouts import Layout
 from napari_xai_med.models.run import Hook, forward
 
 _NEAR_ZERO = (
@@ -114,7 +115,9 @@ class Ablation:
         """The scores without each of some channels, shape (number of targets, B), each with its own whole pass."""
         image = self.at.question.inputs[self.row : self.row + 1]
         return self._scores(
-            image.expand(len(channels), *image.shape[1:]), _without(channels, len(self.at.outputs)), job
+            image.expand(len(channels), *image.shape[1:]),
+            _without(channels, len(self.at.outputs), self.at.layer.layout),
+            job,
         )
 
     def together(self, channels: Tensor, job: Job) -> Tensor:
@@ -124,7 +127,8 @@ class Ablation:
         def copy(output: Tensor) -> Tensor:
             nonlocal left
             left -= 1
-            return output if left else _without(channels, 1)(output.expand(len(channels), *output.shape[1:]))
+            without = _without(channels, 1, self.at.layer.layout)
+            return output if left else without(output.expand(len(channels), *output.shape[1:]))
 
         return self._scores(self.at.question.inputs[self.row : self.row + 1], copy, job)
 
@@ -137,7 +141,7 @@ class Ablation:
         return self.at.scores(forward(self.at.question.classifier, inputs, job, {self.at.layer.name: hook}))
 
 
-def _without(channels: Tensor, uses: int) -> Hook:
+def _without(channels: Tensor, uses: int, layout: Layout) -> Hook:
     """A hook that sets one channel of each image to 0, at the last of the layer's uses.
 
     Networks from files that take one image at a time use their layers for one image after the other.
@@ -151,8 +155,8 @@ def _without(channels: Tensor, uses: int) -> Hook:
         if use < uses - 1:
             return output
         rows = torch.arange(len(output))
-        result = output.clone()
+        result = layout.maps(output).clone()
         result[rows, channels[part * len(output) + rows]] = 0
-        return result
+        return layout.output(result, output)
 
     return ablate

@@ -18,12 +18,13 @@ from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Answer
+from napari_xai_med.models.layouts import Layout
 from napari_xai_med.models.receptive_field import Layer, default_layer
 from napari_xai_med.models.run import Hook, forward, gradient_sentence
 from napari_xai_med.models.target import AnyTarget
 from napari_xai_med.options import LAYERS, option
 
-_CENTRED = "The geometry of layer {} could not be followed; its map is centred on the image and may be off."
+CENTRED = "The geometry of layer {} could not be followed; its map is centred on the image and may be off."
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,9 @@ def rounds(targets: Sequence[tuple[int, AnyTarget]]) -> Iterator[list[int]]:
 def activations_at(
     question: Question, names: Sequence[str], job: Job, instead: Hook | None = None
 ) -> tuple[dict[str, Tensor], Answer]:
-    """Outputs of layers at their last use, in the graph that ends in the answer and begins at the first of them.
+    """Feature maps of layers at their last use, in the graph that ends in the answer and begins at the first of them.
+
+    They have the shape (N, K, *layer), in whatever order of axes the layer gives them.
 
     Parameters
     ----------
@@ -212,17 +215,19 @@ def activations_at(
     names : sequence of str
     job : Job
     instead : callable, optional
-        What to put in the place of each output.
+        What to put in the place of these feature maps.
     """
     caught: dict[str, Tensor] = {}
+    layouts = _layouts(question)
 
     def catching(name: str) -> Hook:
         def catch(output: Tensor) -> Tensor:
-            output = output if instead is None else instead(output)
+            maps = layouts[name].maps(output)
+            maps = maps if instead is None else instead(maps)
             # A layer behind another one stays in the graph that leads back to that one.
-            caught[name] = output if output.requires_grad else output.detach().requires_grad_()
+            caught[name] = maps if maps.requires_grad else maps.detach().requires_grad_()
             # A copy goes on, since the next layer may change it in place.
-            return caught[name].clone()
+            return layouts[name].output(caught[name].clone(), output)
 
         return catch
 
@@ -232,12 +237,13 @@ def activations_at(
 
 
 def outputs_at(question: Question, names: Sequence[str], job: Job) -> tuple[dict[str, list[Tensor]], Answer]:
-    """Outputs of layers at each of their uses, for all rows, and the answer, without gradients."""
+    """Feature maps of layers at each of their uses, for all rows, and the answer, without gradients."""
     caught: dict[str, list[Tensor]] = {name: [] for name in names}
+    layouts = _layouts(question)
 
     def catching(name: str) -> Hook:
         def catch(output: Tensor) -> Tensor:
-            caught[name].append(output)
+            caught[name].append(layouts[name].maps(output))
             return output.clone()
 
         return catch
@@ -245,6 +251,10 @@ def outputs_at(question: Question, names: Sequence[str], job: Job) -> tuple[dict
     with torch.no_grad():
         answer = forward(question.classifier, question.inputs, job, {name: catching(name) for name in names})
     return {name: _by_use(outputs, len(question.inputs)) for name, outputs in caught.items()}, answer
+
+
+def _layouts(question: Question) -> dict[str, Layout]:
+    return {layer.name: layer.layout for layer in question.classifier.layers(tuple(question.inputs.shape[1:]))}
 
 
 def _by_use(outputs: list[Tensor], rows: int) -> list[Tensor]:
@@ -294,7 +304,7 @@ def fused(maps: Sequence[LayerMap], layers: Sequence[Layer], input_shape: tuple[
         Spatial shape of the network's input.
     """
     arrays = [each.values.detach().float().cpu().numpy() for each in maps]
-    centred = [_CENTRED.format(layer.name) for layer in layers if not layer.receptive_field.followed]
+    centred = [CENTRED.format(layer.name) for layer in layers if not layer.receptive_field.followed]
     notices = tuple(dict.fromkeys((*centred, *(sentence for each in maps for sentence in each.notices))))
     facts = [{**_facts(layer), **each.facts} for layer, each in zip(layers, maps, strict=True)]
     if len(layers) == 1:

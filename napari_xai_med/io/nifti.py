@@ -113,7 +113,7 @@ def save_nifti(path: Path, values: NDArray[np.generic], grid: Grid, description:
     ----------
     path : Path
         Ends in .nii or .nii.gz.
-    values : ndarray, shape `grid.shape`
+    values : ndarray, shape `grid.shape`, or (volumes, *grid.shape) for a four-dimensional file
         Written in their own type, unscaled.
     grid : Grid
         3D in RAS millimetres; of a 2D grid only the spacing can be kept.
@@ -123,7 +123,9 @@ def save_nifti(path: Path, values: NDArray[np.generic], grid: Grid, description:
     import nibabel
 
     affine = grid.affine if grid.ndim == 3 else _plane_affine(grid)
-    file = nibabel.Nifti1Image(values.reshape(grid.shape if grid.ndim == 3 else (1, *grid.shape)), affine)
+    shape = grid.shape if grid.ndim == 3 else (1, *grid.shape)
+    values = np.moveaxis(values, 0, -1) if values.ndim > grid.ndim else values
+    file = nibabel.Nifti1Image(values.reshape(*shape, *values.shape[grid.ndim :]), affine)
     file.header.set_xyzt_units("mm")
     file.header["descrip"] = description.encode("ascii", "replace")[:79]
     file.set_sform(affine, code=1)

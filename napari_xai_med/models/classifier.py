@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_xai_med.models.endings import Range
-    from napari_xai_med.models.receptive_field import Layer
+    from napari_xai_med.models.receptive_field import Layer, Trace
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,8 @@ class Classifier:
         return {}
 
     @cached_property
-    def _layers(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:
+    def traces(self) -> dict[tuple[int, ...], Trace]:
+        """What is known of the network by now, for each shape of an input that was asked about."""
         return {}
 
     def layers(self, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
@@ -333,12 +334,16 @@ class Classifier:
             (C, *spatial) of the network's input, as `NetworkInput.tensor` has it behind its batch axis. With a
             sliding window the layers are those of one window, whatever the size of the input.
         """
-        from napari_xai_med.models.receptive_field import trace_layers
+        return self.trace(input_shape).layers
+
+    def trace(self, input_shape: tuple[int, ...]) -> Trace:
+        """The layers, and the attentions of a transformer; see `layers`."""
+        from napari_xai_med.models.receptive_field import Trace, trace
 
         if Gives.LAYERS not in self.gives:
-            return ()
+            return Trace((), ())
         if self.windows is not None:
             input_shape = (input_shape[0], *self.windows.roi_size)
-        if input_shape not in self._layers:
-            self._layers[input_shape] = trace_layers(self.network, input_shape)
-        return self._layers[input_shape]
+        if input_shape not in self.traces:
+            self.traces[input_shape] = trace(self.network, input_shape)
+        return self.traces[input_shape]

@@ -44,10 +44,27 @@ class Steps:
 
 @dataclass(frozen=True)
 class Factor:
-    """A part of an axis: how many positions, and what they stand for if that is known."""
+    """A part of an axis: how many positions, and what they stand for if that is known.
+
+    Parameters
+    ----------
+    size : int
+    steps : Steps, optional
+    inside : tuple of Factor
+        A known axis that lies among the positions, such as that of patches behind a class token.
+    lead : int
+        How many positions come before it.
+    """
 
     size: int
     steps: Steps | None = None
+    inside: Axis = ()
+    lead: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known of the positions."""
+        return self.steps is not None or bool(self.inside)
 
 
 Axis = tuple[Factor, ...]
@@ -122,7 +139,7 @@ class Follower(TorchDispatchMode):
             if not isinstance(tensor, Tensor):
                 continue
             fits = known is not None and [size_of(axis) for axis in known] == list(tensor.shape)
-            if fits and any(f.steps for axis in known for f in axis):
+            if fits and any(f.known for axis in known for f in axis):
                 self._known[tensor] = known
             else:
                 self._known.pop(tensor, None)

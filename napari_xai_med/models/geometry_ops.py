@@ -7,7 +7,6 @@ unevenly (interpolation, transposed convolution), the rule gives their mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from napari_xai_med.models.geometry import Axis, Factor, Geometry, Rule, Steps, size_of, steps_of, unknown
+from napari_xai_med.models.geometry_axes import joined_axis, merged_axis, squeezed, within
 
 Geometries = list[Geometry]
 Arguments = tuple[Any, ...]
@@ -64,28 +64,7 @@ def _merged(geometries: Geometries, shape: Sequence[int]) -> Geometry | None:
     parts = [g for g in geometries if fits(g)]
     if not parts:
         return None
-    return tuple(_merged_axis([g[k] for g in parts], n) for k, n in enumerate(shape))
-
-
-def _merged_axis(axes: Sequence[Axis], size: int) -> Axis:
-    known = [a for a in axes if size_of(a) == size and any(f.steps for f in a)]
-    if not known:
-        return (Factor(size),)
-    first = known[0]
-    for other in known[1:]:
-        if [f.size for f in other] != [f.size for f in first]:
-            return (Factor(size),)
-        first = tuple(_merged_factor(a, b) for a, b in zip(first, other, strict=True))
-    return first
-
-
-def _merged_factor(one: Factor, two: Factor) -> Factor:
-    a, b = one.steps, two.steps
-    if a is None or b is None:
-        return one if b is None else two
-    if a.axis != b.axis or abs(a.jump - b.jump) > 1e-9:
-        return Factor(one.size)
-    return Factor(one.size, replace(a, low=min(a.low, b.low), high=max(a.high, b.high)))
+    return tuple(merged_axis([g[k] for g in parts], n) for k, n in enumerate(shape))
 
 
 def _per_axis(geometry: Geometry, result: Tensor, rank: int, change: Change) -> Geometry:
@@ -207,7 +186,9 @@ def _slice(before: Geometries, args: Arguments, _: Keywords, result: Tensor) -> 
     dim = _at(args, 1, 0) % source.ndim
     start, size = _at(args, 2, None) or 0, source.shape[dim]
     start = min(max(start + (size if start < 0 else 0), 0), size)
-    if result.shape[dim] != size:
+    if geometry[dim][0].inside and _at(args, 4, 1) == 1:
+        geometry[dim] = within(geometry[dim][0], start, result.shape[dim])
+    elif result.shape[dim] != size:
         geometry[dim] = _moved(geometry[dim], result.shape[dim], start, _at(args, 4, 1))
     return tuple(geometry)
 
@@ -242,15 +223,14 @@ def _unbind(before: Geometries, args: Arguments, _: Keywords, result: Any) -> li
 def _cat(before: Geometries, args: Arguments, _: Keywords, result: Tensor) -> Geometry:
     dim = _at(args, 1, 0) % result.ndim
     parts = [g for g in before if len(g) == result.ndim]
-    return tuple(
-        (Factor(n),) if k == dim else _merged_axis([g[k] for g in parts], n) for k, n in enumerate(result.shape)
-    )
+    joined = joined_axis([g[dim] for g in parts], result.shape[dim])
+    return tuple(joined if k == dim else merged_axis([g[k] for g in parts], n) for k, n in enumerate(result.shape))
 
 
 def _stack(before: Geometries, args: Arguments, _: Keywords, result: Tensor) -> Geometry:
     dim = _at(args, 1, 0) % result.ndim
     sizes = [n for k, n in enumerate(result.shape) if k != dim]
-    merged = tuple(_merged_axis([g[k] for g in before], n) for k, n in enumerate(sizes))
+    merged = tuple(merged_axis([g[k] for g in before], n) for k, n in enumerate(sizes))
     return (*merged[:dim], (Factor(result.shape[dim]),), *merged[dim:])
 
 
@@ -269,13 +249,20 @@ def _reshaped(before: Geometries, _: Arguments, __: Keywords, result: Tensor) ->
     """Put the factors of all axes in a row and deal them out anew."""
     if [size_of(axis) for axis in before[0]] == list(result.shape):
         return before[0]
-    factors = [f for axis in before[0] for f in axis if f.size > 1 or f.steps]
+    if (same := squeezed(before[0], result.shape)) is not None:
+        return same
+    factors = [f for axis in before[0] for f in axis]
     axes: list[Axis] = []
-    for size in result.shape:
+    for k, size in enumerate(result.shape):
+        if size == 1:
+            # One position of the image is no batch.
+            fits = factors and factors[0].size == 1 and (k > 0 or not factors[0].known)
+            axes.append((factors.pop(0) if fits else Factor(1),))
+            continue
         axis = _dealt(factors, size)
         if axis is None:
             return unknown(result)
-        axes.append(axis)
+        axes.append((*axis, *_trailing(factors, axis, result.shape[k + 1 :])))
     return tuple(axes)
 
 
@@ -283,16 +270,28 @@ def _dealt(factors: list[Factor], size: int) -> Axis | None:
     """Take an axis of a size off a row of factors; None if their sizes have no common divisor."""
     axis: list[Factor] = []
     missing = size
-    while factors and (missing > 1 or (size == 1 and not axis and factors[0].size == 1)):
+    while factors and missing > 1:
         factor = factors.pop(0)
         if missing % factor.size:
             if factor.size % missing:
                 return None
             factor, rest = _cut(factor, missing)
             factors.insert(0, rest)
-        axis.append(factor)
+        if factor.size > 1 or factor.known:
+            axis.append(factor)
         missing //= factor.size
     return tuple(axis) or (Factor(size),)
+
+
+def _trailing(factors: list[Factor], axis: Axis, further: Sequence[int]) -> Axis:
+    """Take off what belongs to an axis of patches, too: the image's next axes, if the grid has one position there."""
+    last = axis[-1].steps
+    if last is None or 1 in further:
+        return ()
+    taken: list[Factor] = []
+    while factors and factors[0].size == 1 and factors[0].steps and factors[0].steps.axis > last.axis:
+        taken.append(factors.pop(0))
+    return tuple(taken)
 
 
 def _cut(factor: Factor, size: int) -> tuple[Factor, Factor]:
@@ -323,7 +322,7 @@ def _product(before: Geometries, _: Arguments, __: Keywords, result: Tensor) -> 
     left, right = before[-2:]
     if len(left) != result.ndim or len(right) != result.ndim:
         return None
-    batch = (_merged_axis(both, n) for *both, n in zip(left[:-2], right[:-2], result.shape[:-2], strict=True))
+    batch = (merged_axis(both, n) for *both, n in zip(left[:-2], right[:-2], result.shape[:-2], strict=True))
     return (*batch, left[-2], right[-1])
 
 

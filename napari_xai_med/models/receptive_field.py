@@ -3,15 +3,15 @@
 Strides, kernels, paddings, dilations and poolings shift and spread what a cell sees. The centre of what it
 sees is where its value belongs; Araujo et al. 2019, Computing receptive fields of convolutional neural
 networks, Distill, doi:10.23915/distill.00021. Padding is taken as if the input went on, so that the centre
-is a linear function of the cell's index. Global branches (squeeze and excitation) move nothing.
+is a linear function of the cell's index. Global branches (squeeze and excitation, attention) move nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from napari_xai_med.errors import ModelError, one_line
-from napari_xai_med.models.geometry import Follower, Geometry, steps_of
+from napari_xai_med.models.attention import Attentions
+from napari_xai_med.models.geometry import Axis, Follower, steps_of
 from napari_xai_med.models.geometry_ops import RULES, same_shape
 from napari_xai_med.models.graphs.program import Part
+from napari_xai_med.models.layouts import Layout, Order, layout_of, patches_in
 from napari_xai_med.models.untouched import untouched
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
@@ -77,6 +79,10 @@ class Layer:
         Their spatial size.
     receptive_field : ReceptiveField
     is_convolution : bool
+    layout : Layout
+        Where the maps are in the layer's output.
+    before_attention : bool
+        Whether it is the last normalisation before an attention of tokens.
     """
 
     name: str
@@ -85,10 +91,53 @@ class Layer:
     shape: tuple[int, ...]
     receptive_field: ReceptiveField
     is_convolution: bool
+    layout: Layout
+    before_attention: bool = False
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention of a network, in which tokens look at each other.
+
+    Parameters
+    ----------
+    heads, tokens : int
+        Its matrices have the shape (N, heads, tokens, tokens).
+    layout : Layout, optional
+        Where the image's patches are among the tokens; None if the tokens are not those of the whole image.
+    receptive_field : ReceptiveField, optional
+        Of the patches.
+    """
+
+    heads: int
+    tokens: int
+    layout: Layout | None
+    receptive_field: ReceptiveField | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was seen of a network while it ran.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        In the order of their last use.
+    attentions : tuple of Attention
+        In the order of execution.
+    """
+
+    layers: tuple[Layer, ...]
+    attentions: tuple[Attention, ...]
 
 
 def trace_layers(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Layer, ...]:
-    """All layers of a network that make feature maps, in the order of their last use.
+    """All layers of a network that make feature maps; see `trace`."""
+    return trace(network, input_shape).layers
+
+
+def trace(network: nn.Module, input_shape: tuple[int, ...]) -> Trace:
+    """All layers of a network that make feature maps, and its attentions.
 
     The network runs on tensors without data where its operators allow that, else on zeros and copies of
     its weights. It is left as it came: weights, buffers, modes, hooks and what its modules store.
@@ -101,9 +150,9 @@ def trace_layers(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Laye
 
     Returns
     -------
-    tuple of Layer
-        Those whose output is one tensor (N, C, *spatial); maps that are known to have another order of
-        axes, such as channels last or tokens, are left out.
+    Trace
+        With the layers whose output is one tensor (N, C, *spatial), (N, *spatial, C) or (N, tokens, C); maps that
+        are known to have another order of axes are left out.
 
     Raises
     ------
@@ -124,7 +173,7 @@ def trace_layers(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Laye
             ) from error
 
 
-def _trace(network: nn.Module, input_shape: tuple[int, ...], *, with_data: bool) -> tuple[Layer, ...]:
+def _trace(network: nn.Module, input_shape: tuple[int, ...], *, with_data: bool) -> Trace:
     named = (*network.named_parameters(), *network.named_buffers())
     if with_data:
         state = {name: value.clone() for name, value in named}
@@ -135,12 +184,49 @@ def _trace(network: nn.Module, input_shape: tuple[int, ...], *, with_data: bool)
     if weight is None:
         weight = torch.empty(0, device="cpu" if with_data else "meta")
     inputs = weight.new_zeros((1, *input_shape))
-    layers: dict[str, Layer] = {}
     follower = Follower(RULES, same_shape)
-    with _restoring(network), follower, _collecting(network, follower, input_shape[1:], layers):
+    seen = _Seen(follower, input_shape[1:])
+    with _restoring(network), follower, _collecting(network, seen), Attentions(seen.attend, batch=1):
         follower.mark(inputs)
         functional_call(network, state, (inputs,))
-    return tuple(layers.values())
+    return seen.trace()
+
+
+@dataclass
+class _Seen:
+    """What was seen so far, for an input of this spatial shape; the last use of a layer counts."""
+
+    follower: Follower
+    spatial: tuple[int, ...]
+    layers: dict[str, Layer] = field(default_factory=dict)
+    attentions: list[Attention] = field(default_factory=list)
+    normalisation: str = ""
+    before: set[str] = field(default_factory=set)
+
+    def collect(self, name: str, module: nn.Module, output: Any) -> None:
+        """Note a feature map that a module gives."""
+        if isinstance(output, Tensor) and 3 <= output.ndim <= len(self.spatial) + 2:
+            layer = _layer(name, module, output, self.follower, self.spatial)
+            if layer is not None or output.ndim == len(self.spatial) + 2:
+                self.layers.pop(name, None)
+            if layer is not None:
+                self.layers[name] = layer
+                if "norm" in layer.kind.lower() and layer.layout.order is not Order.MAPS:
+                    self.normalisation = name
+
+    def attend(self, matrix: Tensor) -> Tensor:
+        """Note an attention."""
+        axis = self.follower.geometry(matrix)[-1]
+        found = patches_in(axis, len(self.spatial)) if matrix.shape[0] == 1 else None
+        layout, place = (found[0], _field(found[1], self.spatial, found[0].shape)) if found else (None, None)
+        self.attentions.append(Attention(matrix.shape[1], matrix.shape[2], layout, place))
+        self.before.add(self.normalisation)
+        return matrix
+
+    def trace(self) -> Trace:
+        """All of it."""
+        layers = (replace(layer, before_attention=name in self.before) for name, layer in self.layers.items())
+        return Trace(tuple(layers), tuple(self.attentions))
 
 
 @contextmanager
@@ -164,20 +250,10 @@ def _restoring(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _collecting(
-    network: nn.Module, follower: Follower, spatial: tuple[int, ...], layers: dict[str, Layer]
-) -> Iterator[None]:
-    """Note every feature map that a module returns; the last use of a module counts."""
-
-    def collect(name: str, module: nn.Module, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == len(spatial) + 2:
-            layer = _layer(name, module, output, follower, spatial)
-            layers.pop(name, None)
-            if layer is not None:
-                layers[name] = layer
-
+def _collecting(network: nn.Module, seen: _Seen) -> Iterator[None]:
+    """Note every feature map that a module returns."""
     handles = [
-        module.register_forward_hook(lambda m, _inputs, output, name=name: collect(name, m, output))
+        module.register_forward_hook(lambda m, _inputs, output, name=name: seen.collect(name, m, output))
         for name, module in network.named_modules()
         if name
     ]
@@ -189,34 +265,28 @@ def _collecting(
 
 
 def _layer(name: str, module: nn.Module, output: Tensor, follower: Follower, spatial: tuple[int, ...]) -> Layer | None:
-    geometry = follower.geometry(output)
-    if not _in_order(geometry, output):
+    found = layout_of(follower.geometry(output), len(spatial))
+    if found is None:
         return None
-    shape = tuple(output.shape[2:])
-    known = [steps for axis in geometry[2:] if (steps := steps_of(axis)) is not None]
+    layout, axes = found
+    place = _field(axes, spatial, layout.shape)
+    channels = output.shape[1 if layout.order is Order.MAPS else -1]
+    if isinstance(module, Part):
+        return Layer(name, module.kind, channels, layout.shape, place, module.is_convolution, layout)
+    kind = type(module).__name__
+    return Layer(name, kind, channels, layout.shape, place, isinstance(module, _CONVOLUTIONS), layout)
+
+
+def _field(axes: Sequence[Axis], spatial: tuple[int, ...], shape: tuple[int, ...]) -> ReceptiveField:
+    known = [steps for axis in axes if (steps := steps_of(axis)) is not None]
     if len(known) == len(shape):
-        field = ReceptiveField(
+        return ReceptiveField(
             tuple(s.jump for s in known),
             tuple((s.low + s.high) / 2 for s in known),
             tuple(s.high - s.low + 1 for s in known),
         )
-    else:
-        jump = tuple(n / m for n, m in zip(spatial, shape, strict=True))
-        field = ReceptiveField(jump, tuple((j - 1) / 2 for j in jump), jump, followed=False)
-    if isinstance(module, Part):
-        return Layer(name, module.kind, output.shape[1], shape, field, module.is_convolution)
-    kind = type(module).__name__
-    return Layer(name, kind, output.shape[1], shape, field, isinstance(module, _CONVOLUTIONS))
-
-
-def _in_order(geometry: Geometry, output: Tensor) -> bool:
-    """Whether nothing speaks against (N, C, *spatial): other maps would be read along the wrong axes.
-
-    Windows are stacked as batch; channels last, transposed maps and tokens have other axes' positions.
-    """
-    found = [{factor.steps.axis for factor in axis if factor.steps is not None} for axis in geometry]
-    orderly = all(axes <= {k} for k, axes in enumerate(found, start=-2))
-    return orderly and output.shape[0] == 1
+    jump = tuple(n / m for n, m in zip(spatial, shape, strict=True))
+    return ReceptiveField(jump, tuple((j - 1) / 2 for j in jump), jump, followed=False)
 
 
 def default_layer(layers: tuple[Layer, ...]) -> Layer:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_xai_med.errors import ModelError
-from napari_xai_med.models.receptive_field import ReceptiveField, default_layer, trace_layers
+from napari_xai_med.models.architectures import build
+from napari_xai_med.models.layouts import Layout, Order
+from napari_xai_med.models.receptive_field import Attention, ReceptiveField, default_layer, trace, trace_layers
 
 
 def support(network: nn.Module, shape: tuple[int, ...], cell: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -260,13 +262,53 @@ def test_resnet_by_the_formula(build: Any, dims: int) -> None:
     assert (field.start, field.jump) == ((start,) * dims, (jump,) * dims)
 
 
-def test_the_patches_of_a_transformer_are_its_only_map() -> None:
-    pytest.importorskip("einops")
-    network = ViT(1, (32, 48), (16, 16), 24, 48, 1, 3, proj_type="conv", classification=True, spatial_dims=2)
-    (layer,) = (layer for layer in trace_layers(network, (1, 32, 48)) if layer.receptive_field.followed)
-    assert layer.is_convolution
-    assert layer.shape == (2, 3)
-    assert layer.receptive_field == ReceptiveField((16.0, 16.0), (7.5, 7.5), (16.0, 16.0))
+@pytest.mark.parametrize("size", [(32, 48), (16, 48), (32, 48, 16), (16, 32, 48)])
+@pytest.mark.parametrize("token", [True, False])
+def test_the_patches_of_a_transformer_are_followed(size: tuple[int, ...], token: bool) -> None:
+    """Also where the image is one patch thick: an axis of one position is one of the grid's."""
+    network = ViT(1, size, 16, 24, 48, 2, 3, classification=token, spatial_dims=len(size))
+    found = trace(network, (1, *size))
+    grid, n = tuple(length // 16 for length in size), len(size)
+    field = ReceptiveField((16.0,) * n, (7.5,) * n, (16.0,) * n)
+    assert all((layer.shape, layer.receptive_field) == (grid, field) for layer in found.layers)
+    assert [layer.name for layer in found.layers if layer.layout.order is Order.MAPS] == [
+        "patch_embedding.patch_embeddings"
+    ]
+    assert [layer.name for layer in found.layers if layer.before_attention] == ["blocks.0.norm1", "blocks.1.norm1"]
+    layout = Layout(Order.TOKENS, grid, int(token))
+    assert found.layers[-1].layout == layout
+    assert found.attentions == (Attention(3, int(np.prod(grid)) + token, layout, field),) * 2
+
+
+@pytest.mark.parametrize("size", [(64, 96), (64, 32, 96)])
+def test_swin_transformers_are_followed_through_their_windows(size: tuple[int, ...]) -> None:
+    """Windows that do not divide the maps are padded, shifted and cut again; merging takes 2 patches a side."""
+    stages = {"depths": (2, 2, 2, 2), "num_heads": (3, 3, 3, 3)}
+    network = build("swin", spatial_dims=len(size), window_size=3, feature_size=12, **stages)
+    found = trace(network, (1, *size))
+    blocks = {layer.name: layer for layer in found.layers if layer.name.endswith("norm2")}
+    assert len(blocks) == 8
+    for name, layer in blocks.items():
+        jump = 2.0 ** int(name[len("swinViT.layers")])
+        assert layer.layout.order is Order.CHANNELS_LAST
+        assert layer.shape == tuple(length // jump for length in size)
+        field = layer.receptive_field
+        assert field == ReceptiveField((jump,) * len(size), ((jump - 1) / 2,) * len(size), (jump,) * len(size))
+    assert [layer.name for layer in found.layers if layer.before_attention] == [
+        f"swinViT.layers{stage}.0.blocks.{block}.norm1" for stage in (1, 2, 3, 4) for block in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("order", Order)
+def test_layouts_take_maps_out_and_put_them_back(order: Order) -> None:
+    torch.manual_seed(0)
+    shape = {Order.MAPS: (2, 5, 3, 4), Order.CHANNELS_LAST: (2, 3, 4, 5), Order.TOKENS: (2, 2 + 12 + 1, 5)}[order]
+    output, layout = torch.rand(shape), Layout(order, (3, 4), 2 if order is Order.TOKENS else 0)
+    maps = layout.maps(output)
+    assert maps.shape == (2, 5, 3, 4)
+    assert torch.equal(layout.output(maps, output), output)
+    if order is Order.TOKENS:
+        assert torch.equal(maps[1, :, 2, 1], output[1, 2 + 2 * 4 + 1])
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear"])
@@ -318,7 +360,6 @@ def test_networks_that_read_values_are_followed_on_real_data() -> None:
 
 
 OTHER_ORDERS: dict[str, Any] = {
-    "channels last": lambda x: x.permute(0, 2, 3, 1),
     "transposed": lambda x: x.transpose(2, 3),
     "attention over tokens": lambda x: x.flatten(2).unflatten(1, (2, 2)).transpose(2, 3),
     "rows as batch": lambda x: x.permute(2, 1, 0, 3),

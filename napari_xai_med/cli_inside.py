@@ -1,0 +1,56 @@
+"""Commands that look inside a network; see `napari_xai_med.cli`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_xai_med.attribution import DISCLAIMER
+
+if TYPE_CHECKING:
+    from napari_xai_med.image import Image
+    from napari_xai_med.job import Job
+    from napari_xai_med.models.classifier import Classifier
+    from napari_xai_med.request import ExplainRequest
+
+Asked = Callable[[argparse.Namespace], "tuple[Image, Classifier, ExplainRequest]"]
+"""Reads what the common options of a command ask for."""
+
+
+def add_commands(commands: Any, add_common: Callable[..., None], asked: Asked, progress: Callable[[], Job]) -> None:
+    """Add the commands to those of the command line.
+
+    Parameters
+    ----------
+    commands : object
+        What `add_subparsers` gave.
+    add_common : callable
+        Adds the options that all commands have which take an image.
+    asked : callable
+        See `Asked`.
+    progress : callable
+        Gives the job that tells its progress.
+    """
+    features = commands.add_parser("features", help="write the feature maps of a layer, and a sheet of all of them")
+    add_common(features)
+    features.add_argument("--layer", default="", metavar="L", help="its name; the last convolution by default")
+    features.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
+    features.set_defaults(run=lambda options: _features(options, asked, progress()))
+
+
+def _features(options: argparse.Namespace, asked: Asked, job: Job) -> int:
+    from napari_xai_med.inside import maps_of_layer
+    from napari_xai_med.io.inside import save_maps
+
+    image, classifier, request = asked(options)
+    maps = maps_of_layer(image, classifier, options.layer, request, job)
+    size = " x ".join(map(str, maps.grid.shape))
+    print(f"{maps.name}: {len(maps.data)} maps of {size}")
+    for notice in maps.notices:
+        print(f"Note: {notice}")
+    for path in save_maps(maps, options.out):
+        print(f"  {path}")
+    print(DISCLAIMER)
+    return 0

@@ -1,0 +1,42 @@
+"""Keeping the chosen classifier loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari_xai_med.job import Job
+from napari_xai_med.models import load_model, trust_bundle
+from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.widgets.inputs import Inputs
+
+
+class Loader:
+    """Loads the classifier that is chosen, and keeps it until another one is.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._loaded: tuple[tuple[str, bool, str], Classifier] | None = None
+
+    def forget(self) -> None:
+        """Give the classifier's memory back."""
+        self._loaded = None
+
+    def chosen(self) -> Callable[[Job], Classifier]:
+        """What loads the classifier that is chosen now, or has it already; for another thread."""
+        key = (self._inputs.classifier.source(), self._inputs.trust.isChecked(), self._inputs.device.currentData())
+
+        def load(job: Job) -> Classifier:
+            model, trust, device = key
+            job.step(0.0, "Loading the classifier")
+            if self._loaded is None or self._loaded[0] != key:
+                if trust:
+                    trust_bundle(model)
+                self._loaded = (key, load_model(model, trust=trust, device=device))
+            return self._loaded[1]
+
+        return load

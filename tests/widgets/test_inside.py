@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt
+from viewers import Open, finish, last_sentence
+
+from napari_xai_med import feature_maps
+from napari_xai_med.inside import by_strength
+from napari_xai_med.layers import LayerView
+from napari_xai_med.samples import sample_files
+from napari_xai_med.widgets.inside import InsideWidget
+
+
+@pytest.fixture
+def inside(make_napari_viewer: Any, qtbot: Any) -> Iterator[Open]:
+    """A viewer with the widget opened as a user opens it; a sample if one is named."""
+    widgets: list[InsideWidget] = []
+
+    def build(sample: str = "", model: str = "chest_ct_3d") -> tuple[Any, InsideWidget]:
+        viewer = make_napari_viewer(show=True)
+        if sample:
+            viewer.open_sample("napari-xai-med", sample)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Look inside a network")
+        widget.classifier.choose(model)
+        widgets.append(widget)
+        return viewer, widget
+
+    yield build
+    for widget in widgets:
+        widget.task.cancel()
+        qtbot.waitUntil(lambda w=widget: not w.task.running, timeout=60_000)
+
+
+def click(qtbot: Any, widget: Any, place: int, key: Any = Qt.KeyboardModifier.NoModifier) -> None:
+    thumbnails = widget.thumbnails
+    thumbnails.scrollToItem(thumbnails.item(place))
+    where = thumbnails.visualItemRect(thumbnails.item(place)).center()
+    qtbot.mouseClick(thumbnails.viewport(), Qt.MouseButton.LeftButton, key, where)
+
+
+def test_thumbnails_come_sorted_and_a_click_adds_the_channel_on_the_image(inside: Open, qtbot: Any) -> None:
+    viewer, widget = inside("chest_ct_lesion")
+    assert not widget.all_button.isEnabled()
+    widget.maps_button.click()
+    assert not widget.maps_button.isEnabled()
+    finish(qtbot, widget)
+    maps = feature_maps(sample_files("chest_ct_lesion")[0], "chest_ct_3d")
+    assert widget.thumbnails.channels() == by_strength(maps)
+    assert widget.layer.currentData() == "features.3.conv"
+    before = len(viewer.layers)
+    click(qtbot, widget, 1)
+    layer, source = viewer.layers[-1], viewer.layers["chest_ct_lesion"]
+    channel = by_strength(maps)[1]
+    assert layer.name == f"{maps.name}, channel {channel}"
+    assert np.sort(layer.data.ravel()) == pytest.approx(np.sort(maps.data[channel].ravel()), rel=1e-5)
+    peaks = [np.unravel_index(values.argmax(), values.shape) for values in (layer.data, maps.data[channel])]
+    there = source.world_to_data(layer.data_to_world(peaks[0]))
+    grid = LayerView(source, "ZYX").grid(source.data.shape)
+    np.testing.assert_allclose(grid.to_world(there), maps.grid.to_world(peaks[1]), atol=1e-3)
+    click(qtbot, widget, 1)
+    assert len(viewer.layers) == before + 1, "it is there already"
+    assert [widget.image.itemText(k) for k in range(widget.image.count())] == ["chest_ct_lesion"]
+
+
+def test_several_channels_and_all_in_one_layer(inside: Open, qtbot: Any) -> None:
+    viewer, widget = inside("slice_nodule", "chest_ct_2d")
+    widget.maps_button.click()
+    finish(qtbot, widget)
+    click(qtbot, widget, 0)
+    click(qtbot, widget, 2, Qt.KeyboardModifier.ControlModifier)
+    before = len(viewer.layers)
+    widget.selected_button.click()
+    assert len(viewer.layers) == before + 1, "the first is there already"
+    widget.all_button.click()
+    stack = viewer.layers[-1]
+    assert stack.data.shape[0] == len(widget.thumbnails.channels())
+    assert viewer.dims.ndim == 3
+    viewer.dims.set_current_step(0, 5)
+    assert viewer.dims.point[0] == 5
+    np.testing.assert_array_equal(stack._slice.image.raw, stack.data[5])
+
+
+def test_another_layer_is_shown_when_it_is_chosen(inside: Open, qtbot: Any) -> None:
+    _, widget = inside("chest_ct_lesion")
+    widget.maps_button.click()
+    finish(qtbot, widget)
+    index = widget.layer.findData("features.0")
+    widget.layer.setCurrentIndex(index)
+    widget.layer.activated.emit(index)
+    finish(qtbot, widget)
+    assert widget.layer.currentData() == "features.0"
+    assert len(widget.thumbnails.channels()) == 16
+    widget.classifier.choose("chest_ct_2d")
+    widget.classifier.changed.emit()
+    assert widget.thumbnails.channels() == []
+    assert widget.layer.count() == 1
+
+
+def test_a_2d_network_looks_at_the_slice_on_screen(inside: Open, qtbot: Any) -> None:
+    viewer, widget = inside("chest_ct_lesion", "chest_ct_2d")
+    source = viewer.layers["chest_ct_lesion"]
+    viewer.dims.set_current_step(0, 13)
+    widget.maps_button.click()
+    finish(qtbot, widget)
+    widget.all_button.click()
+    layer = viewer.layers[-1]
+    assert layer.data.shape[1] == 1
+    there = layer.data_to_world((0, 0, 0, 0))[1]
+    assert there == pytest.approx(source.data_to_world((13, 0, 0))[0])
+
+
+def test_without_an_image_and_when_stopped_there_is_one_sentence(inside: Open, qtbot: Any) -> None:
+    viewer, widget = inside()
+    notification_manager.records.clear()
+    widget.maps_button.click()
+    assert "Open an image first" in last_sentence().message
+    viewer.open_sample("napari-xai-med", "chest_ct_lesion")
+    before = list(viewer.layers)
+    widget.maps_button.click()
+    widget.cancel_button.click()
+    finish(qtbot, widget)
+    assert "Stopped" in last_sentence().message
+    assert list(viewer.layers) == before
+    assert widget.thumbnails.channels() == []
