@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from helpers import classifier_of
-from monai.networks.nets import DenseNet, EfficientNetBN, ResNet, SENet
+from monai.networks.nets import DenseNet, EfficientNetBN, ResNet, SENet, ViT
 from torch import Tensor, nn
 
+from napari_xai_med.explainers.base import Explainer, explainers
+from napari_xai_med.explainers.transformers import AttentionExplainer, TokenGradCAM
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 
@@ -74,14 +76,47 @@ SMALL: dict[str, tuple[int, Head, int]] = {
     "2d multi-label": (2, Head.MULTI_LABEL, 3),
     "3d multi-label": (3, Head.MULTI_LABEL, 3),
 }
-"""Axes, heads and numbers of classes of classifiers around `Pooled`."""
+"""Axes, heads and numbers of classes of small classifiers."""
 
 
-def small_case(name: str) -> tuple[Classifier, Tensor]:
-    """A classifier around `Pooled`, and three inputs of different lengths along their axes."""
+class Tokens(nn.Module):
+    """A vision transformer with a class token, for the methods that are for transformers only."""
+
+    def __init__(self, dims: int, outputs: int) -> None:
+        super().__init__()
+        small = {"hidden_size": 12, "mlp_dim": 24, "num_layers": 2, "num_heads": 3}
+        self.inner = ViT(
+            2,
+            SHAPES[dims][1:],
+            4,
+            **small,
+            classification=True,
+            num_classes=outputs,
+            spatial_dims=dims,
+            post_activation="none",
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.inner(x)[0]
+        return logits
+
+
+SHAPES = {2: (2, 16, 12), 3: (2, 12, 8, 16)}
+"""Shapes (C, *spatial) of images of different lengths along their axes."""
+
+
+def fitting(kind: type[Explainer], dims: int, outputs: int) -> nn.Module:
+    """A small network that a method can explain, and that was trained for a step's statistics."""
+    for_transformers = issubclass(kind, AttentionExplainer | TokenGradCAM)
+    network = (Tokens if for_transformers else Pooled)(dims, outputs)
+    network.train()(torch.randn(8, *SHAPES[dims]))
+    return network
+
+
+def small_case(method: str, name: str) -> tuple[Classifier, Tensor]:
+    """A classifier around a small network that fits a method, and three inputs."""
     dims, head, classes = SMALL[name]
     torch.manual_seed(5)
-    network = Pooled(dims, 1 if head is Head.ONE_LOGIT else classes)
-    shape = (2, 14, 12) if dims == 2 else (2, 10, 8, 12)
-    network.train()(torch.randn(8, *shape))
+    network = fitting(explainers()[method], dims, 1 if head is Head.ONE_LOGIT else classes)
+    shape = SHAPES[dims]
     return classifier_of(network, dims, classes, head=head, channels=2), torch.randn(3, *shape)

@@ -141,8 +141,8 @@ register = _registry.register
 
 
 def explainers() -> Mapping[str, type[Explainer]]:
-    """All registered explainers by name."""
-    return _registry.all()
+    """All registered explainers by name, those of a file together."""
+    return dict(sorted(_registry.all().items(), key=lambda pair: str(pair[1].__module__)))
 
 
 def reason_against(explainer: type[Explainer], classifier: Classifier) -> str:

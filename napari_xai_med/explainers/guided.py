@@ -13,7 +13,7 @@ from napari_xai_med.errors import ModelError
 from napari_xai_med.explainers.base import Question, RawMap, register
 from napari_xai_med.explainers.cam import GradCAM
 from napari_xai_med.explainers.input_gradients import InputGradients, Point
-from napari_xai_med.explainers.layer_maps import LayerExplainer
+from napari_xai_med.explainers.layer_maps import WithLayers
 from napari_xai_med.explainers.rules import ReluRules, Rule, deconvolution, guided
 from napari_xai_med.grid import resample_linear
 from napari_xai_med.job import Job
@@ -110,7 +110,7 @@ class Deconvolution(ThroughReLUs):
 
 @register
 @dataclass(frozen=True)
-class GuidedGradCAM(LayerExplainer):
+class GuidedGradCAM(WithLayers):
     """Guided Grad-CAM: guided backpropagation, times Grad-CAM on the grid of the network's input.
 
     captum enlarges the layer's map to the input's size whatever its cells see; here each is put where it looks.
@@ -126,6 +126,7 @@ class GuidedGradCAM(LayerExplainer):
     paper: ClassVar[str] = "Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74"
     caution: ClassVar[str] = _CAUTION.format(title)
     signed: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Gives]] = frozenset({Gives.GRADIENTS, Gives.LAYERS})
 
     def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """Both methods, one after the other; see `Explainer`."""

@@ -46,8 +46,8 @@ class LayerMap:
 
 
 @dataclass(frozen=True)
-class LayerExplainer(Explainer):
-    """A method that makes a map of one layer's feature maps, or of several layers' their mean."""
+class WithLayers(Explainer):
+    """A method that is asked about layers."""
 
     needs: ClassVar[frozenset[Gives]] = frozenset({Gives.LAYERS})
 
@@ -60,28 +60,6 @@ class LayerExplainer(Explainer):
     separate: bool = option(
         False, "With several layers: one map for each, instead of the mean of all after dividing each by its maximum."
     )
-
-    def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
-        """A map of each layer for each target, and the mean of several layers' maps; see `Explainer`."""
-        layers = self.find_layers(question.classifier, tuple(question.inputs.shape[1:]))
-        maps, answer = self.layer_maps(question, layers, job)
-        return [fused(each, layers, tuple(question.inputs.shape[2:])) for each in maps], answer
-
-    @abstractmethod
-    def layer_maps(self, question: Question, layers: Sequence[Layer], job: Job) -> tuple[list[list[LayerMap]], Answer]:
-        """The maps of some layers.
-
-        Parameters
-        ----------
-        question : Question
-        layers : sequence of Layer
-        job : Job
-
-        Returns
-        -------
-        (list of list of LayerMap, Answer)
-            For each target a map of each layer, and what the classifier says about all rows.
-        """
 
     def each(self) -> tuple[Explainer, ...]:
         """One explainer for each layer, if that is asked for."""
@@ -112,6 +90,33 @@ class LayerExplainer(Explainer):
     def default(self, layers: tuple[Layer, ...]) -> Layer:
         """The layer that is used if none is chosen."""
         return default_layer(layers)
+
+
+@dataclass(frozen=True)
+class LayerExplainer(WithLayers):
+    """A method that makes a map of one layer's feature maps, or of several layers' their mean."""
+
+    def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
+        """A map of each layer for each target, and the mean of several layers' maps; see `Explainer`."""
+        layers = self.find_layers(question.classifier, tuple(question.inputs.shape[1:]))
+        maps, answer = self.layer_maps(question, layers, job)
+        return [fused(each, layers, tuple(question.inputs.shape[2:])) for each in maps], answer
+
+    @abstractmethod
+    def layer_maps(self, question: Question, layers: Sequence[Layer], job: Job) -> tuple[list[list[LayerMap]], Answer]:
+        """The maps of some layers.
+
+        Parameters
+        ----------
+        question : Question
+        layers : sequence of Layer
+        job : Job
+
+        Returns
+        -------
+        (list of list of LayerMap, Answer)
+            For each target a map of each layer, and what the classifier says about all rows.
+        """
 
 
 @dataclass(frozen=True)

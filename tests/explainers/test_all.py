@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from explained_networks import NETWORKS, SMALL, Pooled, real_case, small_case
+from explained_networks import NETWORKS, SHAPES, SMALL, fitting, real_case, small_case
 from helpers import classifier_of, maps_of
 from torch import Tensor, nn
 
@@ -22,6 +22,9 @@ from napari_xai_med.models.classifier import Classifier, NetworkInput
 from napari_xai_med.options import option_fields
 
 OF_LAYERS = [name for name, kind in explainers().items() if issubclass(kind, LayerExplainer)]
+# Token Grad-CAM is for other networks.
+OF_CONVOLUTIONS = [name for name in OF_LAYERS if name != "token_gradcam"]
+_NORMALISING = nn.BatchNorm2d | nn.BatchNorm3d | nn.LayerNorm
 TARGETS: list[tuple[int, int | None]] = [(0, 1), (1, 0), (2, None), (0, 0)]
 
 
@@ -58,7 +61,7 @@ def test_every_method_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("case", SMALL)
 @pytest.mark.parametrize("name", explainers())
 def test_maps_are_finite_and_each_that_of_its_own_row_and_class(name: str, case: str) -> None:
-    classifier, inputs = small_case(case)
+    classifier, inputs = small_case(name, case)
     before = inputs.clone()
     together = explained(name, classifier, inputs, TARGETS)
     assert torch.equal(inputs, before)
@@ -77,7 +80,7 @@ def test_maps_are_finite_and_each_that_of_its_own_row_and_class(name: str, case:
 
 
 @pytest.mark.parametrize("case", NETWORKS)
-@pytest.mark.parametrize("name", OF_LAYERS)
+@pytest.mark.parametrize("name", OF_CONVOLUTIONS)
 def test_on_real_networks_a_batch_of_mixed_classes_equals_single_images(name: str, case: str) -> None:
     classifier, inputs = real_case(case)
     inputs, targets = inputs[:2], TARGETS[:2]
@@ -89,8 +92,9 @@ def test_on_real_networks_a_batch_of_mixed_classes_equals_single_images(name: st
 @pytest.mark.parametrize("name", OF_LAYERS)
 def test_several_layers_are_the_mean_of_each_by_its_maximum_or_one_by_one(name: str, case: str) -> None:
     # CAM explains what is pooled only.
-    layers = ("features.5", "features.6") if name == "cam" else ("features.2", "features.5")
-    classifier, inputs = small_case(case)
+    others = {"cam": ("features.5", "features.6"), "token_gradcam": ("inner.blocks.0.norm1", "inner.blocks.1.norm1")}
+    layers = others.get(name, ("features.2", "features.5"))
+    classifier, inputs = small_case(name, case)
     (mean,), _ = maps_of(made(name, layers=layers), classifier, inputs, [(1, 1)])
     assert [told["layer"] for told in mean.facts["layers"]] == list(layers)
     each = made(name, layers=layers, separate=True).each()
@@ -106,7 +110,7 @@ def test_several_layers_are_the_mean_of_each_by_its_maximum_or_one_by_one(name: 
 
 @pytest.mark.parametrize("name", explainers())
 def test_equal_seeds_give_equal_bits(name: str) -> None:
-    classifier, inputs = small_case("3d softmax")
+    classifier, inputs = small_case(name, "3d softmax")
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -118,13 +122,17 @@ def test_equal_seeds_give_equal_bits(name: str) -> None:
         assert first.facts == second.facts
 
 
-class Failing(Pooled):
-    """Fails in the pass for which it is set to."""
+class Failing(nn.Module):
+    """A network that fails in the pass for which it is set to."""
 
     left = 1 << 30
 
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
     def forward(self, x: Tensor) -> Tensor:
-        logits = super().forward(x)
+        logits: Tensor = self.inner(x)
         self.left -= 1
         if self.left < 0:
             raise RuntimeError("broken on purpose")
@@ -160,50 +168,50 @@ class Counting:
 
 
 @pytest.fixture(params=[2, 3], ids=["2d", "3d"])
-def failing(request: pytest.FixtureRequest) -> tuple[Failing, Callable[..., Any]]:
+def failing(request: pytest.FixtureRequest, name: str) -> tuple[Failing, Callable[..., Any]]:
     """A network in mixed modes with a weight that is not trained, and what explains it with a method and a job."""
     torch.manual_seed(6)
-    network = Failing(request.param, 3)
+    network = Failing(fitting(explainers()[name], request.param, 3))
     classifier = classifier_of(network, request.param, 3, channels=2)
-    inputs = torch.randn(2, 2, *(12, 10, 8)[: request.param])
+    inputs = torch.randn(2, *SHAPES[request.param])
     # Traced before: the passes that are counted are the method's own.
     classifier.layers(tuple(inputs.shape[1:]))
     network.train()
-    network.features[1].eval()
-    network.features[0].weight.requires_grad_(False)
-    return network, lambda name, job=None: explained(name, classifier, inputs, [(0, 1), (1, 2)], job)
+    next(module for module in network.modules() if isinstance(module, _NORMALISING)).eval()
+    next(network.parameters()).requires_grad_(False)
+    return network, lambda job=None: explained(name, classifier, inputs, [(0, 1), (1, 2)], job)
 
 
 @pytest.mark.parametrize("name", explainers())
-def test_the_network_is_left_as_it_came(name: str, failing: tuple[Failing, Callable[..., Any]]) -> None:
+def test_the_network_is_left_as_it_came(failing: tuple[Failing, Callable[..., Any]]) -> None:
     network, explain = failing
     before, passes = state_of(network), network.left
-    explain(name)
+    explain()
     passes -= network.left
     assert state_of(network) == before
     assert passes > 0
     for broken in {0, passes // 2, passes - 1}:
         network.left = broken
         with pytest.raises(ModelError, match="broken on purpose"):
-            explain(name)
+            explain()
         assert state_of(network) == before
 
 
 @pytest.mark.parametrize("name", explainers())
 def test_cancelling_stops_at_any_time_and_leaves_the_network_as_it_came(
-    name: str, failing: tuple[Failing, Callable[..., Any]]
+    failing: tuple[Failing, Callable[..., Any]],
 ) -> None:
     network, explain = failing
     before, whole = state_of(network), Counting()
     shares: list[float] = []
-    explain(name, Job(lambda share, _: shares.append(share), whole))
+    explain(Job(lambda share, _: shares.append(share), whole))
     assert shares == sorted(shares)
     assert 0 <= shares[0] <= shares[-1] <= 1
     # At least at each of the network's modules.
-    assert whole.asked > len(list(network.features))
+    assert whole.asked > len(list(network.inner.children()))
     for stop in {1, whole.asked // 2, whole.asked}:
         token = Counting(stop)
         with pytest.raises(Cancelled):
-            explain(name, Job(cancel=token))
+            explain(Job(cancel=token))
         assert token.asked == stop
         assert state_of(network) == before
