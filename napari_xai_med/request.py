@@ -74,8 +74,10 @@ class ExplainRequest:
 
     def __post_init__(self) -> None:
         if self.preprocessing is not None:
-            # A record brings a list.
+            # A record brings lists.
             object.__setattr__(self, "preprocessing", tuple(self.preprocessing))
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()}
+        object.__setattr__(self, "options", options)
         if self.plane not in PLANES:
             raise InputError(f"There is no plane {self.plane!r}; choose one of {', '.join(PLANES)}.")
         for name, kinds in (("quantity", Quantity), ("precision", Precision)):
