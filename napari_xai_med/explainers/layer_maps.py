@@ -129,6 +129,9 @@ class GradientCAM(LayerExplainer):
         """One forward pass, and a backward pass from the answer to the layers; see `LayerExplainer`."""
         activations, answer = activations_at(question, [layer.name for layer in layers], job.part(0.0, 0.6))
         wanted = question.resolved(answer)
+        if any(len(each) != len(question.inputs) for each in activations.values()):
+            # A network from a file that takes one image after the other.
+            return self._one_by_one(replace(question, targets=wanted), layers, job.part(0.6, 1.0)), answer
         told = self.examine(question, activations, answer, job.part(0.6, 0.7))
         maps: dict[int, list[LayerMap]] = {}
         for chosen in rounds(wanted):
@@ -144,6 +147,14 @@ class GradientCAM(LayerExplainer):
                 for k in chosen
             }
         return [maps[k] for k in range(len(wanted))], answer
+
+    def _one_by_one(self, question: Question, layers: Sequence[Layer], job: Job) -> list[list[LayerMap]]:
+        maps: list[list[LayerMap]] = []
+        for done, (row, target) in enumerate(question.targets):
+            alone = replace(question, inputs=question.inputs[row : row + 1], targets=((0, target),))
+            part = job.part(done / len(question.targets), (done + 1) / len(question.targets))
+            maps += self.layer_maps(alone, layers, part)[0]
+        return maps
 
     def examine(
         self,
