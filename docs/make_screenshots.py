@@ -52,6 +52,9 @@ def main() -> None:
     viewer.dims.ndisplay = 2
     with TemporaryDirectory() as folder, chdir(folder):
         packing(viewer, widget)
+    # The message about the packed network goes away by itself.
+    wait(6)
+    inside(viewer, widget)
     viewer.close()
 
 
@@ -72,6 +75,23 @@ def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
         wait(0.1)
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_pack.png"), canvas_only=False, flash=False)
+
+
+def inside(viewer: napari.Viewer, widget: ExplainWidget) -> None:
+    """Show the feature maps of a layer, add the most active one, draw a class, and take the window."""
+    for layer in list(viewer.layers):
+        if layer.name not in (_SAMPLE, f"{_SAMPLE}_mask"):
+            viewer.layers.remove(layer)
+    viewer.layers[_SAMPLE].reset_contrast_limits()
+    look = widget.open_beside("Look inside a network")
+    look.image.choose(viewer.layers[_SAMPLE])
+    look.show_maps()
+    while look.task.running:
+        wait(0.1)
+    look.add_channels(look.thumbnails.channels()[:1])
+    viewer.reset_view()
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_inside.png"), canvas_only=False, flash=False)
 
 
 if __name__ == "__main__":
