@@ -52,10 +52,8 @@ def main() -> None:
     viewer.dims.ndisplay = 2
     with TemporaryDirectory() as folder, chdir(folder):
         packing(viewer, widget)
-    # The message about the packed network goes away by itself.
-    wait(6)
-    inside(viewer, widget)
     viewer.close()
+    inside()
 
 
 def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
@@ -77,14 +75,12 @@ def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
     viewer.screenshot(str(IMAGES / "widget_pack.png"), canvas_only=False, flash=False)
 
 
-def inside(viewer: napari.Viewer, widget: ExplainWidget) -> None:
-    """Show the feature maps of a layer, add the most active one, draw a class, and take the window."""
-    for layer in list(viewer.layers):
-        if layer.name not in (_SAMPLE, f"{_SAMPLE}_mask"):
-            viewer.layers.remove(layer)
-    viewer.layers[_SAMPLE].reset_contrast_limits()
-    look = widget.open_beside("Look inside a network")
-    look.image.choose(viewer.layers[_SAMPLE])
+def inside() -> None:
+    """Show the feature maps of a layer, add the most active one, and take the window."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 900)
+    viewer.open_sample("napari-xai-med", _SAMPLE)
+    _, look = viewer.window.add_plugin_dock_widget("napari-xai-med", "Look inside a network")
     look.show_maps()
     while look.task.running:
         wait(0.1)
@@ -92,6 +88,7 @@ def inside(viewer: napari.Viewer, widget: ExplainWidget) -> None:
     viewer.reset_view()
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_inside.png"), canvas_only=False, flash=False)
+    viewer.close()
 
 
 if __name__ == "__main__":
