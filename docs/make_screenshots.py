@@ -53,6 +53,7 @@ def main() -> None:
     with TemporaryDirectory() as folder, chdir(folder):
         packing(viewer, widget)
     viewer.close()
+    inside()
 
 
 def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
@@ -72,6 +73,22 @@ def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
         wait(0.1)
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_pack.png"), canvas_only=False, flash=False)
+
+
+def inside() -> None:
+    """Show the feature maps of a layer, add the most active one, and take the window."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 900)
+    viewer.open_sample("napari-xai-med", _SAMPLE)
+    _, look = viewer.window.add_plugin_dock_widget("napari-xai-med", "Look inside a network")
+    look.show_maps()
+    while look.task.running:
+        wait(0.1)
+    look.add_channels(look.thumbnails.channels()[:1])
+    viewer.reset_view()
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_inside.png"), canvas_only=False, flash=False)
+    viewer.close()
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ __all__ = [
     "explain_all",
     "feature_maps",
     "load_model",
+    "maximise",
     "predict",
     "read_image",
 ]
 
 if TYPE_CHECKING:
-    from napari_xai_med.api import explain, explain_all, feature_maps, predict
+    from napari_xai_med.api import explain, explain_all, feature_maps, maximise, predict
     from napari_xai_med.attribution import Attribution
     from napari_xai_med.errors import XAIMedError
     from napari_xai_med.image import Image
@@ -42,6 +43,7 @@ _HOMES = {
     "explain_all": "api",
     "feature_maps": "api",
     "load_model": "models",
+    "maximise": "api",
     "predict": "api",
     "read_image": "io",
 }

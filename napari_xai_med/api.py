@@ -1,4 +1,4 @@
-"""The verbs of scripts: `predict`, `explain`, `explain_all` and `feature_maps`."""
+"""The verbs of scripts: `predict`, `explain`, `explain_all`, `feature_maps` and `maximise`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from napari_xai_med.activation_maximisation import Drawing, draw
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.channels import stack_channels
+from napari_xai_med.errors import InputError
 from napari_xai_med.explanation import explain_request, explain_requests
 from napari_xai_med.image import Image
 from napari_xai_med.inside import maps_of_layer
 from napari_xai_med.io import read_image
 from napari_xai_med.job import CancelToken, Job, Progress
+from napari_xai_med.maximisation import Maximisation
 from napari_xai_med.models import load_model
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.models.devices import AUTO
 from napari_xai_med.models.module import classifier_from_module
+from napari_xai_med.options import with_options
 from napari_xai_med.pipeline import predict_request
 from napari_xai_med.preprocessing.base import Step
 from napari_xai_med.preprocessing.presets import preset
@@ -254,6 +258,57 @@ def feature_maps(
     return maps_of_layer(chosen, known, layer, request, Job(progress, cancel))
 
 
+def maximise(
+    classifier: AnyClassifier,
+    target: str | int,
+    *,
+    shape: tuple[int, ...] = (),
+    image: AnyImage | None = None,
+    plane: str = "axial",
+    slice: int | None = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+    device: str = AUTO,
+    **options: Any,
+) -> Drawing:
+    """Draw an input that a network finds most typical of a class. Research use only. Not for diagnosis.
+
+    Activation maximisation: the input is changed step by step so that the class's logit grows, and kept smooth and
+    small; see `napari_xai_med.activation_maximisation.draw` for the exact function and its papers.
+
+    Parameters
+    ----------
+    classifier, plane, slice, progress, cancel, device
+        As for `predict`; a bare network needs a `shape`.
+    target : str or int
+        The class, by name or index.
+    shape : tuple of int
+        (C, *spatial) of the network's input; that of the image, or else of the classifier's metadata by default.
+    image : Image, path or ndarray, or a list of these, optional
+        To start from with ``start="image"``; also gives the drawing's size and place.
+    **options
+        ``steps``, ``learning_rate``, ``total_variation``, ``norm_weight``, ``norm_power``, ``start`` ("noise", "zero"
+        or "image"), ``quantity`` ("logit" or "log_odds"), ``clamp`` and ``seed``; see `Maximisation`.
+
+    Returns
+    -------
+    Drawing
+
+    Raises
+    ------
+    InputError, ModelError, Cancelled
+        As for `predict`; also for an unknown option or class, or if nothing tells the input's shape.
+    """
+    chosen = None if image is None else _image(image)
+    size = shape or (() if chosen is None else chosen.data.shape)
+    if isinstance(classifier, nn.Module) and not size:
+        raise InputError("A bare network does not say how large its input is; give a shape, or an image.")
+    known = _classifier(classifier, chosen, device, size)
+    request = ExplainRequest(plane=plane, slice=slice)
+    made = with_options(Maximisation, "A drawing", options)
+    return draw(known, target, made, Job(progress, cancel), shape=shape, image=chosen, request=request)
+
+
 def _entries(preprocessing: AnyPreprocessing | None, classifier: Classifier) -> tuple[Mapping[str, Any], ...] | None:
     if preprocessing is None:
         return None
@@ -270,9 +325,13 @@ def _image(image: AnyImage) -> Image:
     return Image.from_array(image) if isinstance(image, np.ndarray) else read_image(image)
 
 
-def _classifier(classifier: AnyClassifier, image: Image, device: str) -> Classifier:
+def _classifier(
+    classifier: AnyClassifier, image: Image | None, device: str, input_shape: tuple[int, ...] = ()
+) -> Classifier:
     if isinstance(classifier, Classifier):
         return classifier
     if isinstance(classifier, nn.Module):
-        return classifier_from_module(classifier, input_shape=image.data.shape)
+        return classifier_from_module(
+            classifier, input_shape=input_shape or (() if image is None else image.data.shape)
+        )
     return load_model(classifier, device=device)

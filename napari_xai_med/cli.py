@@ -1,4 +1,4 @@
-"""The command line: napari-xai-med demo, predict, explain, layers, features.
+"""The command line: napari-xai-med demo, predict, explain, layers, features, maximise.
 
 Exit codes: 0 done, 1 a record was computed again and differs, 2 the command, the image or an option is
 wrong, 3 the classifier can't be used, 4 a file was refused as untrusted, 130 stopped by the user.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.cli_inside import add_commands
+from napari_xai_med.cli_options import add_options, chosen_options, reader
 from napari_xai_med.errors import Cancelled, InputError, ModelError, UntrustedError, XAIMedError
 from napari_xai_med.image import PLANES
-from napari_xai_med.options import parse
 
 if TYPE_CHECKING:
     from napari_xai_med.attribution import Attribution
@@ -99,7 +99,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preprocessing", default="none", metavar="P", help="a preset, or a JSON file of transforms")
     parser.add_argument(
         "--resize",
-        type=_reader(()),
+        type=reader(()),
         default=(),
         metavar="N,N,N",
         help="voxels to which a last step resamples, in the order of the network's axes; -1 keeps an axis",
@@ -108,7 +108,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", default="", help="which of several outputs the classes belong to")
     parser.add_argument(
         "--input-shape",
-        type=_reader(()),
+        type=reader(()),
         default=(),
         metavar="C,N,N,N",
         help="of the network's input, channels first, "
@@ -125,7 +125,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
     windows = parser.add_argument_group("for a network of patches")
     windows.add_argument(
         "--window",
-        type=_reader(()),
+        type=reader(()),
         metavar="N,N,N",
         help="size of its sliding windows in voxels, in the order of the network's axes, behind the preprocessing",
     )
@@ -163,7 +163,6 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     from napari_xai_med.explainers.base import explainers
     from napari_xai_med.models.precision import Precision
     from napari_xai_med.models.target import Quantity
-    from napari_xai_med.options import FILES, LAYERS, entry_type, option_fields
 
     known = explainers()
     parser.add_argument("--method", choices=sorted(known), default="gradcam", help="explanation method (%(default)s)")
@@ -200,32 +199,8 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
         help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
     )
     group = parser.add_argument_group(f"options of {method}")
-    for item in option_fields(known[method]) if method in known else ():
-        kind = type(item.default)
-        choices = item.metadata["choices"] if item.metadata["choices"] not in (LAYERS, FILES) else None
-        extra: dict[str, Any] = (
-            {"action": argparse.BooleanOptionalAction}
-            if kind is bool
-            else {"type": _reader(item.default, entry_type(item)), "choices": choices or None}
-        )
-        group.add_argument(
-            f"--{item.name.replace('_', '-')}",
-            dest=f"option_{item.name}",
-            default=argparse.SUPPRESS,
-            help=item.metadata["text"],
-            **extra,
-        )
-
-
-def _reader(default: Any, entry: type = int) -> Callable[[str], Any]:
-    """What reads an option from the command line."""
-
-    def read(text: str) -> Any:
-        return parse(text, default, entry)
-
-    # argparse says "invalid list of numbers value".
-    read.__name__ = "list of numbers" if isinstance(default, tuple) else type(default).__name__
-    return read
+    if method in known:
+        add_options(group, known[method])
 
 
 def _progress() -> Job:
@@ -308,12 +283,11 @@ def _explain(options: argparse.Namespace) -> int:
         return _rerun(options)
     if not options.images or options.model is None:
         raise InputError("Give an image and --model, or a --record to compute again.")
-    chosen = {key.removeprefix("option_"): value for key, value in vars(options).items() if key.startswith("option_")}
     image, classifier = _load(options)
     steps = _steps(options, classifier)
     request = ExplainRequest(
         options.method,
-        chosen,
+        chosen_options(options),
         against=options.against,
         quantity=options.quantity,
         opposite=options.opposite,

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.cli_options import add_options, chosen_options, reader
+from napari_xai_med.errors import InputError
+from napari_xai_med.maximisation import Maximisation
 
 if TYPE_CHECKING:
     from napari_xai_med.image import Image
@@ -38,6 +41,19 @@ def add_commands(commands: Any, add_common: Callable[..., None], asked: Asked, p
     features.add_argument("--layer", default="", metavar="L", help="its name; the last convolution by default")
     features.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     features.set_defaults(run=lambda options: _features(options, asked, progress()))
+    maximise = commands.add_parser("maximise", help="draw an input that the network finds most typical of a class")
+    add_common(maximise, image_needed=False)
+    maximise.add_argument("--target", required=True, metavar="CLASS", help="class to draw, by name or number")
+    maximise.add_argument(
+        "--shape",
+        type=reader(()),
+        default=(),
+        metavar="C,N,N,N",
+        help="of the network's input, channels first; that of the image or the metadata by default",
+    )
+    maximise.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
+    add_options(maximise.add_argument_group("how it is drawn"), Maximisation)
+    maximise.set_defaults(run=lambda options: _maximise(options, asked, progress()))
 
 
 def _features(options: argparse.Namespace, asked: Asked, job: Job) -> int:
@@ -51,6 +67,33 @@ def _features(options: argparse.Namespace, asked: Asked, job: Job) -> int:
     for notice in maps.notices:
         print(f"Note: {notice}")
     for path in save_maps(maps, options.out):
+        print(f"  {path}")
+    print(DISCLAIMER)
+    return 0
+
+
+def _maximise(options: argparse.Namespace, asked: Asked, job: Job) -> int:
+    from napari_xai_med.activation_maximisation import draw
+    from napari_xai_med.io.inside import save_drawing
+    from napari_xai_med.models import load_model
+    from napari_xai_med.options import with_options
+
+    if options.model is None:
+        raise InputError("Give --model, the classifier that draws.")
+    how = with_options(Maximisation, "A drawing", chosen_options(options))
+    image, request = None, None
+    if options.images:
+        image, classifier, request = asked(options)
+    else:
+        classifier = load_model(options.model, trust=options.trust, device=options.device)
+    drawing = draw(classifier, options.target, how, job, shape=options.shape, image=image, request=request)
+    print(f"{drawing.image.name}: logit from {drawing.score_before:.2f} to {drawing.score_after:.2f}")
+    width = max(map(len, drawing.probabilities))
+    for name, value in drawing.probabilities.items():
+        print(f"  {name:<{width}}  {value:8.4f}")
+    for notice in (drawing.sentence, *drawing.notices):
+        print(f"Note: {notice}")
+    for path in save_drawing(drawing, options.out):
         print(f"  {path}")
     print(DISCLAIMER)
     return 0

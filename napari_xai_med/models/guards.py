@@ -40,22 +40,28 @@ def doubts(classifier: Classifier, image: Image, network_input: NetworkInput) ->
     tuple of str
         A sentence for each doubt.
     """
-    inputs = (classifier.facts.get("network_data_format") or {}).get("inputs") or {}
-    stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), None) or {}
+    stated = stated_input(classifier)
     own = classifier.facts.get("napari_xai_med") or {}
     sentences = (
         *classifier.network_facts.notices,
         _about_units(classifier, image, str(stated.get("format")).lower(), str(stated.get("modality") or "n/a")),
         _about_spacing(classifier, image, limits_in(own, "spacing")),
         _about_channels(image, network_input, stated.get("channel_def")),
-        _about_values(classifier, image, network_input, _range(classifier, stated)),
+        _about_values(classifier, image, network_input, input_range(classifier)),
     )
     return tuple(sentence for sentence in sentences if sentence)
 
 
-def _range(classifier: Classifier, stated: dict[str, Any]) -> list[float] | None:
+def stated_input(classifier: Classifier) -> dict[str, Any]:
+    """What the bundle's metadata says about the network's input."""
+    inputs = (classifier.facts.get("network_data_format") or {}).get("inputs") or {}
+    stated: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), None) or {}
+    return stated
+
+
+def input_range(classifier: Classifier) -> list[float] | None:
     """The range of the network's input; None if there is none, or what is stated is that of the raw image."""
-    limits = limits_in(stated, "value_range")
+    limits = limits_in(stated_input(classifier), "value_range")
     targets = (step.config().get("_target_") for step in classifier.steps or ())
     # About zero after this step, so that a range without negative values is of what is before it.
     centred = any(plain_name(str(target)) == "NormalizeIntensity" for target in targets)

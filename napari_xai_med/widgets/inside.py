@@ -1,9 +1,10 @@
-"""The widget that looks inside a network: feature maps of its layers on the image."""
+"""The widget that looks inside a network: feature maps of its layers on the image, and drawings of its classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import napari
 from napari.layers import Image as ImageLayer
@@ -11,21 +12,28 @@ from napari.layers import Layer as NapariLayer
 from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QProgressBar, QPushButton
 
+from napari_xai_med.activation_maximisation import Drawing, draw
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
 from napari_xai_med.image import Image
 from napari_xai_med.inside import maps_of_layer
 from napari_xai_med.job import Job
+from napari_xai_med.layers import METADATA_KEY, LayerTuple, image_to_layer
 from napari_xai_med.layers_inside import layer_on
+from napari_xai_med.maximisation import Maximisation
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.receptive_field import Layer
+from napari_xai_med.options import with_options
 from napari_xai_med.pipeline import layers_for
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.inputs import Chosen, Inputs
 from napari_xai_med.widgets.loader import Loader
+from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.thumbnails import Thumbnails
 
 DEFAULT = "the last convolution"
+
+_CLASSES_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class _Shown:
 
 
 class InsideWidget(ControlsWidget):
-    """Show what the channels of a network's layers make of an image. Research use only. Not for diagnosis."""
+    """Show what a network's layers make of an image, and draw its classes. Research use only. Not for diagnosis."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
@@ -51,6 +59,12 @@ class InsideWidget(ControlsWidget):
         self.selected_button.setToolTip("Add each of the selected channels as a layer on the image.")
         self.all_button = QPushButton("Add all as one layer")
         self.all_button.setToolTip("Add all channels as one layer with a slider.")
+        self.target, self.options = QComboBox(), OptionsForm()
+        self.options.show_options(Maximisation)
+        self.draw_button = QPushButton("Draw a typical input")
+        self.draw_button.setToolTip("Let the network draw what it takes for this class; an open image gives the place.")
+        self.drawn = QLabel()
+        self.drawn.setWordWrap(True)
         self.cancel_button = QPushButton("Cancel")
         self.progress, self.progress_text = QProgressBar(), QLabel()
         self.progress_text.setWordWrap(True)
@@ -58,17 +72,24 @@ class InsideWidget(ControlsWidget):
         self._lay_out()
         self._connect()
         self._show_layers(())
+        self._show_classes(self.classifier.class_names())
         self._show_running(False)
 
     def _lay_out(self) -> None:
         form = QFormLayout()
         form.addRow("Layer", self.layer)
+        classes = QFormLayout()
+        classes.addRow("Class", self.target)
         self._show_column(
             self.inputs,
             form,
             self.maps_button,
             self.thumbnails,
             row(self.selected_button, self.all_button),
+            classes,
+            self.options,
+            self.draw_button,
+            self.drawn,
             self.cancel_button,
             self.progress,
             self.progress_text,
@@ -80,6 +101,7 @@ class InsideWidget(ControlsWidget):
         self.thumbnails.chosen.connect(lambda channel: self.add_channels([channel]))
         self.selected_button.clicked.connect(lambda _: self.add_channels(self.thumbnails.selected()))
         self.all_button.clicked.connect(lambda _: self.add_stack())
+        self.draw_button.clicked.connect(self.draw)
         self.cancel_button.clicked.connect(self.task.cancel)
         self.task.progressed.connect(self._show_progress)
         self.task.running_changed.connect(self._show_running)
@@ -130,6 +152,33 @@ class InsideWidget(ControlsWidget):
         if self._shown is not None:
             self._add(range(len(self._shown.maps.data)), self._shown.maps.name)
 
+    def draw(self) -> None:
+        """Let the network draw the chosen class, on the image's place if one is open."""
+        asked = self._asked() if self.image.layer() is not None else None
+        if asked is None and self.image.layer() is not None:
+            return
+        try:
+            how = with_options(Maximisation, "A drawing", self.options.values())
+        except InputError as error:
+            show_warning(str(error))
+            return
+        load, target = self.loader.chosen(), self.target.currentText()
+
+        def work(job: Job) -> tuple[Classifier, Drawing]:
+            classifier = load(job)
+            image, request = None, None
+            if asked is not None:
+                image, request = asked[0].image(), asked[1]
+                asked[0].check(classifier)
+            return classifier, draw(classifier, target, how, job, image=image, request=request)
+
+        def done(result: tuple[Classifier, Drawing]) -> None:
+            self._show_classifier(result[0])
+            self._show_drawing(None if asked is None else asked[0], result[1])
+
+        self.drawn.clear()
+        self.task.start(work, done)
+
     def _asked(self) -> tuple[Chosen, ExplainRequest] | None:
         """What the controls say; None, and a warning, where something is missing."""
         try:
@@ -144,11 +193,29 @@ class InsideWidget(ControlsWidget):
 
     def _add(self, channels: Sequence[int], name: str) -> ImageLayer:
         assert self._shown is not None
-        data, options, kind = layer_on(self._shown.chosen.view, self._shown.maps, channels)
-        look = {"name": name, "colormap": "magma", "opacity": 0.6, "blending": "translucent_no_depth"}
+        described = layer_on(self._shown.chosen.view, self._shown.maps, channels)
+        return self._add_layer(described, name=name, colormap="magma", opacity=0.6, blending="translucent_no_depth")
+
+    def _add_layer(self, described: LayerTuple, **look: Any) -> ImageLayer:
+        data, options, kind = described
         layer = NapariLayer.create(data, options | look, kind)
+        # It is no image to be classified, and is not offered as one.
+        layer.metadata.setdefault(METADATA_KEY, {})["preview"] = True
         self.viewer.add_layer(layer)
         return layer
+
+    def _show_drawing(self, chosen: Chosen | None, drawing: Drawing) -> None:
+        image = drawing.image
+        described = image_to_layer(image) if chosen is None else layer_on(chosen.view, image, range(len(image.data)))
+        self._add_layer(described, name=image.name, colormap="gray")
+        ranked = sorted(drawing.probabilities.items(), key=lambda item: -item[1])
+        lines = [
+            drawing.sentence,
+            f"Logit from {drawing.score_before:.2f} to {drawing.score_after:.2f}",
+            *(f"{name}: {value:.4f}" for name, value in ranked[:_CLASSES_TOLD]),
+            *drawing.notices,
+        ]
+        self.drawn.setText("\n".join(lines))
 
     def _show_maps(self, shown: _Shown) -> None:
         self._shown = shown
@@ -159,6 +226,12 @@ class InsideWidget(ControlsWidget):
 
     def _show_classifier(self, classifier: Classifier) -> None:
         self.inputs.show_classifier(classifier)
+        self._show_classes(classifier.class_names)
+
+    def _show_classes(self, names: Sequence[str]) -> None:
+        if [self.target.itemText(k) for k in range(self.target.count())] != list(names):
+            self.target.clear()
+            self.target.addItems(names)
 
     def _show_layers(self, layers: Sequence[Layer]) -> None:
         self.layer.clear()
@@ -178,6 +251,8 @@ class InsideWidget(ControlsWidget):
         self.loader.forget()
         self.inputs.forget_classifier()
         self._show_layers(())
+        self._show_classes(self.classifier.class_names())
+        self.drawn.clear()
         self._forget_maps()
 
     def _forget_maps(self) -> None:
@@ -196,8 +271,8 @@ class InsideWidget(ControlsWidget):
         self.progress_text.setText(text)
 
     def _show_running(self, running: bool) -> None:
-        self.maps_button.setEnabled(not running)
-        self.layer.setEnabled(not running)
+        for widget in (self.maps_button, self.layer, self.draw_button):
+            widget.setEnabled(not running)
         for button in (self.selected_button, self.all_button):
             button.setEnabled(self._shown is not None)
         self.cancel_button.setEnabled(running)

@@ -127,3 +127,22 @@ def test_without_an_image_and_when_stopped_there_is_one_sentence(inside: Open, q
     assert "Stopped" in last_sentence().message
     assert list(viewer.layers) == before
     assert widget.thumbnails.channels() == []
+
+
+@pytest.mark.parametrize("sample", ["slice_nodule", ""])
+def test_a_drawing_is_added_with_a_sentence_that_it_is_no_patient(inside: Open, qtbot: Any, sample: str) -> None:
+    viewer, widget = inside(sample, "chest_ct_2d")
+    widget.classifier.changed.emit()
+    widget.target.setCurrentText("nodule")
+    widget.options.set_value("steps", 5)
+    widget.draw_button.click()
+    finish(qtbot, widget)
+    layer = viewer.layers[-1]
+    assert layer.name.endswith("drawing of nodule")
+    assert "nodule, and no patient" in widget.drawn.text()
+    assert widget.drawn.isVisible()
+    assert widget.image.count() == bool(sample), "it is not offered as an image"
+    if sample:
+        np.testing.assert_allclose(
+            layer.data_to_world((0, 0)), viewer.layers[sample].data_to_world((0, 0)), atol=2 * max(layer.scale)
+        )

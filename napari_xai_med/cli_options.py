@@ -1,0 +1,46 @@
+"""Options of dataclasses as options of the command line; see `napari_xai_med.options`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from napari_xai_med.options import FILES, LAYERS, entry_type, option_fields, parse
+
+PREFIX = "option_"
+"""What the names of options begin with in what argparse gives."""
+
+
+def add_options(group: Any, kind: type) -> None:
+    """Add each option of a dataclass to a group of a parser; those that are not given are left out of the result."""
+    for item in option_fields(kind):
+        choices = item.metadata["choices"] if item.metadata["choices"] not in (LAYERS, FILES) else None
+        extra: dict[str, Any] = (
+            {"action": argparse.BooleanOptionalAction}
+            if isinstance(item.default, bool)
+            else {"type": reader(item.default, entry_type(item)), "choices": choices or None}
+        )
+        group.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            dest=f"{PREFIX}{item.name}",
+            default=argparse.SUPPRESS,
+            help=item.metadata["text"],
+            **extra,
+        )
+
+
+def chosen_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, by their names."""
+    return {key.removeprefix(PREFIX): value for key, value in vars(options).items() if key.startswith(PREFIX)}
+
+
+def reader(default: Any, entry: type = int) -> Callable[[str], Any]:
+    """What reads an option from the command line."""
+
+    def read(text: str) -> Any:
+        return parse(text, default, entry)
+
+    # argparse says "invalid list of numbers value".
+    read.__name__ = "list of numbers" if isinstance(default, tuple) else type(default).__name__
+    return read
