@@ -193,7 +193,7 @@ def _add_explain(parser: argparse.ArgumentParser, method: str) -> None:
     )
     parser.add_argument(
         "--bands",
-        type=_reader(DEFAULT_EDGES),
+        type=reader(DEFAULT_EDGES),
         default=(),
         metavar="N,N",
         help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
