@@ -20,12 +20,12 @@ from napari_xai_med.image import Image
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, image_to_layer
-from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import layers_for, network_view, predict_request
 from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.heatmap import HeatmapControls
 from napari_xai_med.widgets.inputs import Chosen, Inputs
+from napari_xai_med.widgets.loader import Loader
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
 from napari_xai_med.widgets.results import add_heatmap, go_to_maximum
@@ -53,7 +53,7 @@ class ExplainWidget(ControlsWidget):
         self.heatmap = HeatmapControls()
         self.progress, self.progress_text = QProgressBar(), QLabel()
         self._buttons()
-        self._loaded: tuple[tuple[str, bool, str], Classifier] | None = None
+        self._loader = Loader(self.inputs)
         self._preview: ImageLayer | None = None
         self._results: dict[ImageLayer, _Result] = {}
         self._show_notices(())
@@ -160,7 +160,7 @@ class ExplainWidget(ControlsWidget):
         except InputError as error:
             show_warning(str(error))
             return
-        load = self._loader()
+        load = self._loader.chosen()
 
         def work(job: Job) -> Any:
             image, classifier = chosen.image(), load(job)
@@ -182,22 +182,7 @@ class ExplainWidget(ControlsWidget):
         if self.task.running:
             self.inputs.change_box.setChecked(False)
             return
-        self.task.start(self._loader(), self._show_loaded)
-
-    def _loader(self) -> Callable[[Job], Classifier]:
-        """What loads the chosen classifier, or has it already; it is kept until another one is chosen."""
-        model, trust = self.classifier.source(), self.inputs.trust.isChecked()
-        device = self.inputs.device.currentData()
-
-        def load(job: Job) -> Classifier:
-            job.step(0.0, "Loading the classifier")
-            if self._loaded is None or self._loaded[0] != (model, trust, device):
-                if trust:
-                    trust_bundle(model)
-                self._loaded = ((model, trust, device), load_model(model, trust=trust, device=device))
-            return self._loaded[1]
-
-        return load
+        self.task.start(self._loader.chosen(), self._show_loaded)
 
     # What is shown
 
@@ -238,7 +223,7 @@ class ExplainWidget(ControlsWidget):
             self.progress_text.setText(str(error))
 
     def _unload(self) -> None:
-        self._loaded = None
+        self._loader.forget()
         self._forget_prediction()
 
     def _show_progress(self, done: float, text: str) -> None:

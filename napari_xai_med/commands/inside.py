@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_xai_med.attribution import DISCLAIMER
-from napari_xai_med.cli_options import add_options, chosen_options, reader
+from napari_xai_med.commands.common import add_common, asked, progress
+from napari_xai_med.commands.options import add_options, chosen_options, reader
 from napari_xai_med.errors import InputError
 from napari_xai_med.maximisation import Maximisation
 
-if TYPE_CHECKING:
-    from napari_xai_med.image import Image
-    from napari_xai_med.job import Job
-    from napari_xai_med.models.classifier import Classifier
-    from napari_xai_med.request import ExplainRequest
 
-Asked = Callable[[argparse.Namespace], "tuple[Image, Classifier, ExplainRequest]"]
-"""Reads what the common options of a command ask for."""
-
-
-def add_commands(commands: Any, add_common: Callable[..., None], asked: Asked, progress: Callable[[], Job]) -> None:
-    """Add the commands to those of the command line.
-
-    Parameters
-    ----------
-    commands : object
-        What `add_subparsers` gave.
-    add_common : callable
-        Adds the options that all commands have which take an image.
-    asked : callable
-        See `Asked`.
-    progress : callable
-        Gives the job that tells its progress.
-    """
+def add_commands(commands: Any) -> None:
+    """Add the commands to those of the command line."""
     features = commands.add_parser("features", help="write the feature maps of a layer, and a sheet of all of them")
     add_common(features)
     features.add_argument("--layer", default="", metavar="L", help="its name; the last convolution by default")
     features.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
-    features.set_defaults(run=lambda options: _features(options, asked, progress()))
+    features.set_defaults(run=_features)
     maximise = commands.add_parser("maximise", help="draw an input that the network finds most typical of a class")
     add_common(maximise, image_needed=False)
     maximise.add_argument("--target", required=True, metavar="CLASS", help="class to draw, by name or number")
@@ -53,15 +32,15 @@ def add_commands(commands: Any, add_common: Callable[..., None], asked: Asked, p
     )
     maximise.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     add_options(maximise.add_argument_group("how it is drawn"), Maximisation)
-    maximise.set_defaults(run=lambda options: _maximise(options, asked, progress()))
+    maximise.set_defaults(run=_maximise)
 
 
-def _features(options: argparse.Namespace, asked: Asked, job: Job) -> int:
+def _features(options: argparse.Namespace) -> int:
     from napari_xai_med.inside import maps_of_layer
     from napari_xai_med.io.inside import save_maps
 
     image, classifier, request = asked(options)
-    maps = maps_of_layer(image, classifier, options.layer, request, job)
+    maps = maps_of_layer(image, classifier, options.layer, request, progress())
     size = " x ".join(map(str, maps.grid.shape))
     print(f"{maps.name}: {len(maps.data)} maps of {size}")
     for notice in maps.notices:
@@ -72,7 +51,7 @@ def _features(options: argparse.Namespace, asked: Asked, job: Job) -> int:
     return 0
 
 
-def _maximise(options: argparse.Namespace, asked: Asked, job: Job) -> int:
+def _maximise(options: argparse.Namespace) -> int:
     from napari_xai_med.activation_maximisation import draw
     from napari_xai_med.io.inside import save_drawing
     from napari_xai_med.models import load_model
@@ -86,7 +65,7 @@ def _maximise(options: argparse.Namespace, asked: Asked, job: Job) -> int:
         image, classifier, request = asked(options)
     else:
         classifier = load_model(options.model, trust=options.trust, device=options.device)
-    drawing = draw(classifier, options.target, how, job, shape=options.shape, image=image, request=request)
+    drawing = draw(classifier, options.target, how, progress(), shape=options.shape, image=image, request=request)
     print(f"{drawing.image.name}: logit from {drawing.score_before:.2f} to {drawing.score_after:.2f}")
     width = max(map(len, drawing.probabilities))
     for name, value in drawing.probabilities.items():

@@ -1,0 +1,1 @@
+"""The commands of the command line, one family a file; see `napari_xai_med.cli`."""

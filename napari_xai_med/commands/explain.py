@@ -1,0 +1,153 @@
+"""The command explain: maps, and records that are computed again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_xai_med.commands.common import add_common, load, progress, show_prediction, steps_of
+from napari_xai_med.commands.options import add_options, chosen_options, reader
+from napari_xai_med.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_xai_med.attribution import Attribution
+    from napari_xai_med.image import Image
+    from napari_xai_med.models.classifier import Classifier
+    from napari_xai_med.request import ExplainRequest
+
+
+def add_command(commands: Any, method: str) -> None:
+    """Add the command, with the options of a method, to those of the command line."""
+    from napari_xai_med.bands import DEFAULT_EDGES
+    from napari_xai_med.explainers.base import explainers
+    from napari_xai_med.models.precision import Precision
+    from napari_xai_med.models.target import Quantity
+
+    parser = commands.add_parser("explain", help="write heatmap, figure and record of an explanation")
+    parser.set_defaults(run=_explain)
+    add_common(parser, image_needed=False)
+    known = explainers()
+    parser.add_argument("--method", choices=sorted(known), default="gradcam", help="explanation method (%(default)s)")
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
+        "--target",
+        action="append",
+        metavar="CLASS",
+        help="class to explain, by name or number, the most probable one by default; several from one pass by giving "
+        "it again",
+    )
+    classes.add_argument("--each-class", action="store_true", help="explain all classes, from one pass")
+    parser.add_argument("--against", metavar="CLASS", help="explain the class rather than this one")
+    parser.add_argument(
+        "--quantity", choices=list(Quantity), default="logit", help="form in which the answer counts (%(default)s)"
+    )
+    parser.add_argument("--opposite", action="store_true", help="explain what speaks against the class")
+    parser.add_argument(
+        "--minus", choices=sorted(known), default="", metavar="METHOD", help="take the map of this method off"
+    )
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
+    parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
+    parser.add_argument(
+        "--precision",
+        choices=list(Precision),
+        default="float32",
+        help="less than %(default)s is used only where it was measured to give the same map",
+    )
+    parser.add_argument(
+        "--bands",
+        type=reader(DEFAULT_EDGES),
+        default=(),
+        metavar="N,N",
+        help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
+    )
+    group = parser.add_argument_group(f"options of {method}")
+    if method in known:
+        add_options(group, known[method])
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from napari_xai_med.request import ExplainRequest
+
+    if options.record is not None:
+        return _rerun(options)
+    if not options.images or options.model is None:
+        raise InputError("Give an image and --model, or a --record to compute again.")
+    image, classifier = load(options)
+    steps = steps_of(options, classifier)
+    request = ExplainRequest(
+        options.method,
+        chosen_options(options),
+        against=options.against,
+        quantity=options.quantity,
+        opposite=options.opposite,
+        minus=options.minus,
+        precision=options.precision,
+        plane=options.plane,
+        slice=options.slice,
+        preprocessing=steps,
+    )
+    explain_and_save(image, classifier, request, options.out, _targets(options), options.bands)
+    return 0
+
+
+def _targets(options: argparse.Namespace) -> Sequence[str | None] | None:
+    """Which classes to explain; None for all of them."""
+    return None if options.each_class else options.target or [None]
+
+
+def explain_and_save(
+    image: Image,
+    classifier: Classifier,
+    request: ExplainRequest,
+    folder: Path,
+    targets: Sequence[str | int | None] | None = (None,),
+    bands: tuple[float, ...] = (),
+) -> list[Attribution]:
+    """Write the results for some classes, or for all of them if None, and print what was written."""
+    from napari_xai_med.explanation import explain_requests
+    from napari_xai_med.io.results import save_results
+
+    attributions = explain_requests(image, classifier, request, targets, progress())
+    prediction = attributions[0].prediction
+    show_prediction(image, classifier, prediction)
+    told = set(prediction.notices)
+    for attribution in attributions:
+        for notice in attribution.notices:
+            if notice not in told:
+                print(f"Note: {notice}")
+        told.update(attribution.notices)
+        files = save_results(image, attribution, folder, bands)
+        print(f"{attribution.title} for {attribution.about}:")
+        for path in files.written:
+            print(f"  {path}")
+    return attributions
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    """Compute a record again, from its own sources or those given, and say whether the map is the same."""
+    import torch
+
+    from napari_xai_med.record import Record
+
+    record = Record.read(options.record)
+    options.images = options.images or [record.image["source"], *record.image.get("others", ())]
+    options.model = options.model or record.model["source"]
+    volumes = [record.image["volume"], *record.image.get("other_volumes", ())]
+    if options.volume is not None or len(volumes) != len(options.images):
+        volumes = [options.volume if options.volume is not None else volumes[0]] * len(options.images)
+    # Another number of threads adds in another order, which changes the last bits.
+    torch.set_num_threads(int(record.software["threads"]))
+    image, classifier = load(options, volumes)
+    for what, found, told in (
+        ("image", image.sha256, record.image["sha256"]),
+        ("classifier", classifier.sha256, record.model["sha256"]),
+    ):
+        if found != told:
+            raise InputError(f"The {what} is not the one in the record; give the right one on the command line.")
+    request = record.explain_request
+    (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands)
+    same = attribution.record.result["sha256"] == record.result["sha256"]
+    print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
+    return 0 if same else 1
