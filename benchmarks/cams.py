@@ -32,7 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
 }
 METHODS = ("gradcam", "gradcampp", "hirescam", "xgradcam", "layercam", "eigencam")
 BY_MASKS = ("scorecam", "ablationcam")
-CHANNELS = 16
+CHANNELS, BATCH = 16, 4
 
 
 def made(case: str) -> tuple[Classifier, Tensor, str]:
@@ -83,46 +83,60 @@ def memory_of(case: str, what: str) -> Callable[[], Any]:
     return peers(classifier.network, x, layer)[what]
 
 
-def main() -> None:
-    """Print a table for times, one for each family, and one for memory."""
-    warnings.simplefilter("ignore")
+def by_gradients() -> None:
+    """Grad-CAM beside other libraries, and the family."""
     names = ["napari-xai-med", *peers(*_network("DenseNet121 2D, 224 x 224"))]
-    grad, family, masks, memory = ({} for _ in range(4))
+    grad, family = {}, {}
     for case in CASES:
         classifier, x, _ = made(case)
         forward = plain(classifier.network, x)
         single = {"forward": forward, "napari-xai-med": ours(classifier, x, "gradcam")}
-        three = {"three": ours(classifier, x, "gradcam", 3)}
-        # Other libraries last, on a network of their own: some leave their hooks on it.
-        others = peers(*_network(case))
-        times = seconds(single | three | others)
+        # Other libraries on a network of their own: some leave their hooks on it.
+        times = seconds(single | {"three": ours(classifier, x, "gradcam", 3)} | peers(*_network(case)))
         base = times["forward"]
         further = (times["three"] - times["napari-xai-med"]) / 2 / base
         grad[case] = [f"{base:.3f}", *(f"{times[name] / base:.2f}" for name in names), f"{further:+.2f}"]
         times = seconds({"forward": forward} | {name: ours(classifier, x, name) for name in METHODS})
         family[case] = [f"{times[name] / times['forward']:.2f}" for name in METHODS]
-        shape = tuple(x.shape[1:])
-        if len(shape) == 3:
-            batch = {"batch_size": 4, "channels": CHANNELS}
-            calls = {name: ours(classifier, x, name, **batch) for name in BY_MASKS}
-            calls["forward"] = plain(classifier.network, x.expand(4, *shape).contiguous())
-            times = seconds(calls, 3)
-            passes = times["forward"] * CHANNELS / 4
-            masks[case] = [f"{times[name] / passes:.2f}" for name in BY_MASKS]
-        peaks = {name: peak_megabytes(partial(memory_of, case, name)) for name in ("forward", *names)}
-        memory[case] = [f"{peaks['forward']:.0f}", *(f"{peaks[name] / peaks['forward']:.2f}" for name in names)]
-    table(
-        "Grad-CAM in forward passes, and each further class",
-        ["network and input", "forward in s", *names, "further class"],
-        grad,
-    )
+    columns = ["network and input", "forward in s", *names, "further class"]
+    table("Grad-CAM in forward passes, and each further class", columns, grad)
     table("The family in forward passes", ["network and input", *METHODS], family)
+
+
+def by_masks() -> None:
+    """Score-CAM and Ablation-CAM."""
+    rows = {}
+    for case, (_, _, shape) in CASES.items():
+        classifier, x, _ = made(case)
+        options = {"batch_size": BATCH, "channels": CHANNELS}
+        calls = {name: ours(classifier, x, name, **options) for name in BY_MASKS}
+        calls["forward"] = plain(classifier.network, x.expand(BATCH, *shape).contiguous())
+        times = seconds(calls, 3)
+        rows[case] = [f"{times[name] / (times['forward'] * CHANNELS / BATCH):.2f}" for name in BY_MASKS]
     table(
-        f"{CHANNELS} channels by masks, in as many plain forward passes in batches of 4",
+        f"{CHANNELS} channels by masks, in as many plain forward passes in batches of {BATCH}",
         ["network and input", *BY_MASKS],
-        masks,
+        rows,
     )
-    table("Memory at most, in that of the forward pass", ["network and input", "forward in MB", *names], memory)
+
+
+def memory() -> None:
+    """What a Grad-CAM needs at most."""
+    names = ["napari-xai-med", *peers(*_network("DenseNet121 2D, 224 x 224"))]
+    rows = {}
+    for case in CASES:
+        peaks = {name: peak_megabytes(partial(memory_of, case, name)) for name in ("forward", *names)}
+        rows[case] = [f"{peaks['forward']:.0f}", *(f"{peaks[name] / peaks['forward']:.2f}" for name in names)]
+    columns = ["network and input", "forward in MB", *names]
+    table("Memory at most, in that of the forward pass", columns, rows)
+
+
+def main() -> None:
+    """Print all tables."""
+    warnings.simplefilter("ignore")
+    by_gradients()
+    by_masks()
+    memory()
 
 
 def _network(case: str) -> tuple[nn.Module, Tensor, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import get_context
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -29,7 +29,7 @@ def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str
 
 
 def peak_megabytes(build: Callable[[], Callable[[], Any]]) -> float:
-    """Memory that a call needs at most, above what was there before it, in a process of its own.
+    """Memory that a call needs at most, above what was there before it, in a process of its own; on Linux.
 
     Parameters
     ----------
@@ -50,10 +50,17 @@ def peak_megabytes(build: Callable[[], Callable[[], Any]]) -> float:
 def _measure(build: Callable[[], Callable[[], Any]], sender: Any) -> None:
     torch.set_num_threads(THREADS)
     call = build()
-    # The peak up to here counts as there; a small first call would hide what the real one needs.
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux then counts the peak anew; what was freed before does not hide what the call needs.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
     call()
-    sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    sender.send((_status("VmHWM") - before) / 1024)
+
+
+def _status(field: str) -> int:
+    """A line of this process' status in kilobytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def table(title: str, columns: list[str], rows: Mapping[str, list[str]]) -> None:
