@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from napari_xai_med import load_model
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.cli import main
+from napari_xai_med.explainers.base import explainers
+from napari_xai_med.options import option_fields
 from napari_xai_med.samples import sample_files
 
 LESION = str(sample_files("chest_ct_lesion")[0])
@@ -163,3 +166,42 @@ def test_without_a_display_the_demo_says_what_to_do(
     code, _, err = run(capsys, "demo")
     assert code == 2
     assert "--headless --out DIR" in err
+
+
+@pytest.mark.parametrize("name", explainers())
+def test_every_method_with_its_options(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small: dict[str, object] = {
+        "steps": 2,
+        "window": 60.0,
+        "stride": 60.0,
+        "channels": 2,
+        "noise-samples": 2,
+        "noise-tunnel": "smoothgrad",
+    }
+    own = [item.name.replace("_", "-") for item in option_fields(explainers()[name])]
+    options = [word for key, value in small.items() if key in own for word in (f"--{key}", str(value))]
+    command = ["explain", "slice_nodule", "--model", "chest_ct_2d", "--method", name, *options]
+    code, out, error = run(capsys, *command, "--each-class", "--bands", "0.3,0.7", "--out", tmp_path)
+    classes = len(load_model("chest_ct_2d").class_names)
+    if code:
+        assert code == 3
+        assert "attention" in error or "tokens" in error
+        return
+    assert len(list(tmp_path.glob("*.json"))) == len(list(tmp_path.glob("*_bands.nii.gz"))) == classes
+    assert explainers()[name].caution in out
+    record = next(tmp_path.glob("*.json"))
+    code, out, _ = run(capsys, "explain", "--method", name, "--record", record, "--out", tmp_path / "again")
+    assert (code, "bit for bit" in out) == (0, True)
+
+
+def test_a_class_rather_than_another_and_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", LESION, "--model", "chest_ct_3d", "--target", "ground glass", "--out", tmp_path]
+    code, out, _ = run(capsys, *command, "--against", "normal", "--method", "hirescam", "--minus", "gradcam")
+    assert code == 0
+    assert "HiResCAM minus Grad-CAM for ground glass rather than normal" in out
+    (path,) = tmp_path.glob("*.json")
+    assert path.name == "chest_ct_lesion_hirescam-minus-gradcam_ground-glass-rather-than-normal.json"
+    code, out, _ = run(capsys, "explain", "--record", path, "--out", tmp_path / "again")
+    assert (code, "bit for bit" in out) == (0, True)
+    code, _, error = run(capsys, *command, "--against", "normal", "--quantity", "probability")
+    assert (code, "leave out probability" in error) == (2, True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Hook = Callable[["Tensor"], "Tensor"]
 
-_MOST_REPORTS = 50
+_MOST_REPORTS = 25
 """Modules of a network before which it is asked whether to go on."""
 
 

@@ -52,7 +52,9 @@ def constant_weights(modules: Mapping[str, nn.Module]) -> Iterator[None]:
             yield
         return
     learning = [value for value in tensors if value.requires_grad]
-    with _kept([module._buffers for module in modules.values() if module._buffers]):
+    # Batch normalisation reads its statistics only, in eval mode.
+    others = [module for module in modules.values() if not isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    with _kept([module._buffers for module in others if module._buffers]):
         try:
             for value in learning:
                 value.requires_grad_(False)

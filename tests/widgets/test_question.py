@@ -8,7 +8,12 @@ import numpy as np
 from viewers import Open, finish, last_sentence
 
 from napari_xai_med import explain, explain_all, load_model, read_image
+from napari_xai_med.explainers.base import explainers
+from napari_xai_med.explanation import explain_request
+from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY
+from napari_xai_med.options import option_fields
+from napari_xai_med.request import ExplainRequest
 from napari_xai_med.samples import sample_files
 
 
@@ -67,3 +72,48 @@ def test_bands_of_a_heatmap_become_labels_where_it_lies(opened: Open, qtbot: Any
         widget.heatmap.bands_button.click()
         assert len(viewer.layers) == count
         assert sentence in last_sentence().message
+
+
+def test_every_method_adds_a_map_or_says_why_not(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    source = viewer.layers["chest_ct_lesion"]
+    for name, kind in explainers().items():
+        index = widget.method.findData(name)
+        widget.method.setCurrentIndex(index)
+        own = [item.name for item in option_fields(kind)]
+        for option, value in {"steps": 2, "window": 80.0, "stride": 80.0, "channels": 2}.items():
+            if option in own:
+                widget.options.set_value(option, value)
+        count = len(viewer.layers)
+        widget.explain_button.click()
+        finish(qtbot, widget)
+        assert widget.question.caution.isVisible() == bool(kind.caution)
+        if len(viewer.layers) == count:
+            # The embedded classifier is no transformer.
+            assert "attention" in last_sentence().message or "tokens" in last_sentence().message
+            assert name in ("attention_rollout", "gradient_rollout", "token_gradcam")
+            continue
+        layer = viewer.layers[-1]
+        assert layer.name.startswith(f"chest_ct_lesion: {kind.title}, ground glass")
+        assert layer.data.shape == source.data.shape
+        assert layer.metadata[METADATA_KEY]["record"]["request"]["method"] == name
+        assert layer.metadata[METADATA_KEY]["record"]["method"].get("caution", "") == kind.caution
+        assert kind.caution in widget.notices.text()
+        viewer.layers.remove(layer)
+    # By now it is known that it is none.
+    assert not widget.method.model().item(widget.method.findData("attention_rollout")).isEnabled()
+
+
+def test_a_difference_is_signed_and_its_record_gives_it_again(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("chest_ct_lesion")
+    layer = asked(widget, viewer, qtbot, method="HiResCAM", minus="Grad-CAM")
+    assert layer.name == "chest_ct_lesion: HiResCAM minus Grad-CAM, ground glass"
+    parts = [explain(widget_image(widget), "chest_ct_3d", name) for name in ("hirescam", "gradcam")]
+    np.testing.assert_allclose(layer.data, parts[0].values - parts[1].values, atol=1e-6)
+    limits = layer.contrast_limits
+    assert limits[0] == -limits[1]
+    record = layer.metadata[METADATA_KEY]["record"]
+    again = explain_request(
+        widget_image(widget), load_model("chest_ct_3d"), ExplainRequest.from_dict(record["request"]), Job()
+    )
+    assert again.record.result["sha256"] == record["result"]["sha256"]
