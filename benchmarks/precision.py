@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from cams import CASES, made
@@ -46,7 +47,7 @@ def measured(classifier: Classifier, x: Tensor, precision: Precision) -> tuple[s
     """How many times as fast Grad-CAM is as in float32, and the lowest rank correlation of its maps of all classes."""
     explainer = make_explainer("gradcam", {})
     targets = tuple((0, Target(k)) for k in range(len(classifier.class_names)))
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         each: partial(explainer.attribute, Question(classifier.at(each), x, targets), Job())
         for each in (Precision.FLOAT32, precision)
     }
