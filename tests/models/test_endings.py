@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from napari_xai_med import explain, load_model, predict
 from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
+from napari_xai_med.job import Job
 from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.models.formats.torchscript import TorchScript
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.run import forward
 from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 
 IMAGE = Image(
