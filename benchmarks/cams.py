@@ -32,7 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
 }
 METHODS = ("gradcam", "gradcampp", "hirescam", "xgradcam", "layercam", "eigencam")
 BY_MASKS = ("scorecam", "ablationcam")
-CHANNELS, BATCH = 16, 4
+CHANNELS, BATCH = 32, 4
 
 
 def made(case: str) -> tuple[Classifier, Tensor, str]:
@@ -111,7 +111,7 @@ def by_masks() -> None:
         options = {"batch_size": BATCH, "channels": CHANNELS}
         calls = {name: ours(classifier, x, name, **options) for name in BY_MASKS}
         calls["forward"] = plain(classifier.network, x.expand(BATCH, *shape).contiguous())
-        times = seconds(calls, 3)
+        times = seconds(calls, 2)
         rows[case] = [f"{times[name] / (times['forward'] * CHANNELS / BATCH):.2f}" for name in BY_MASKS]
     table(
         f"{CHANNELS} channels by masks, in as many plain forward passes in batches of {BATCH}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import get_context
@@ -15,13 +16,17 @@ THREADS = 2
 
 
 def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Median time of each call. They take turns, so that whatever else the machine does slows all of them alike."""
+    """Median time of each call.
+
+    They take turns, in another order each time: what else the machine does slows all of them alike, and so does what
+    the one before left in the memory.
+    """
     torch.set_num_threads(THREADS)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
-        for name, call in calls.items():
+        for name in random.Random(turn).sample(list(calls), len(calls)):
             start = time.perf_counter()
-            call()
+            calls[name]()
             # The first turn makes what later ones find ready.
             if turn:
                 times[name].append(time.perf_counter() - start)

@@ -15,16 +15,18 @@ from cams import ours, plain
 from measure import peak_megabytes, seconds, table
 from torch import Tensor
 
-from napari_xai_med.models import load_model
+from napari_xai_med.models.architectures import build
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.module import classifier_from_module
 
 SHAPES = ((32, 64, 64), (64, 128, 128), (128, 256, 256))
 
 
 def made(shape: tuple[int, ...]) -> tuple[Classifier, Tensor]:
-    """The embedded 3D classifier, whose network takes any size, and an input."""
+    """The 3D CNN of Zunair et al., which takes any size, and an input."""
     torch.manual_seed(0)
-    return load_model("chest_ct_3d"), torch.rand(1, 1, *shape)
+    network = build("ct_cnn_17", num_classes=3).eval()
+    return classifier_from_module(network, ["a", "b", "c"]), torch.rand(1, 1, *shape)
 
 
 def memory_of(shape: tuple[int, ...], what: str) -> Callable[[], Any]:
@@ -38,7 +40,7 @@ def main() -> None:
     rows = {}
     for shape in SHAPES:
         classifier, x = made(shape)
-        times = seconds({"forward": plain(classifier.network, x), "gradcam": ours(classifier, x, "gradcam")})
+        times = seconds({"forward": plain(classifier.network, x), "gradcam": ours(classifier, x, "gradcam")}, 3)
         peaks = {name: peak_megabytes(partial(memory_of, shape, name)) for name in times}
         voxels = prod(shape)
         rows[" x ".join(map(str, shape))] = [

@@ -6,13 +6,15 @@ probabilities. Which function a network ends in is not read from its code but se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function_unary
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -129,12 +131,32 @@ def _version(values: Tensor) -> int:
     return 0 if values.is_inference() else values._version
 
 
+_without: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
+"""Modules of networks, and shapes of inputs, for which nothing was seen."""
+
+
 class Endings(TorchFunctionMode):
     """While active, remembers what went into every sigmoid and softmax, as long as what came out is in use."""
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: Any = WeakTensorKeyDictionary()
+        self._found = False
+
+    @contextmanager
+    def watching(self, network: nn.Module, modules: Mapping[str, nn.Module], shape: tuple[int, ...]) -> Iterator[None]:
+        """Be active, unless a pass through the same modules with an input of this shape had none of these functions.
+
+        Watching takes some microseconds for each function that a network calls, and many call hundreds.
+        """
+        key = (shape, tuple(map(id, modules.values())))
+        if key in _without.get(network, ()):
+            yield
+            return
+        with self:
+            yield
+        if not self._found:
+            _without.setdefault(network, set()).add(key)
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -142,6 +164,7 @@ class Endings(TorchFunctionMode):
         """Call the function, and remember its input if its output may be the network's."""
         kwargs = kwargs or {}
         if function is ended_in:
+            self._found = True
             values, kind = args
             self._seen[values] = _Seen.of(values, logits_of(values, kind), kind, normalised=kind != "sigmoid")
             return values
@@ -157,6 +180,7 @@ class Endings(TorchFunctionMode):
         kept = values.clone() if name == f"{plain}_" and plain in _NAMES else values
         result = function(*args, **kwargs)
         if plain in _NAMES:
+            self._found = True
             over = _over_classes(_NAMES[plain], values, args, kwargs)
             twice = known is not None and known.kind != "log_softmax"
             self._seen[result] = _Seen.of(result, kept, _NAMES[plain], over_classes=over, twice=twice)

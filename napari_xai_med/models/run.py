@@ -78,7 +78,7 @@ def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hoo
         _replacing(modules, hooks or {}, endings),
         constant_weights(modules),
         classifier.precision.context(classifier.device),
-        endings,
+        endings.watching(network, modules, tuple(inputs.shape)),
     ):
         try:
             output = network(inputs)

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from napari_xai_med import explain, load_model, predict
 from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
+from napari_xai_med.job import Job
 from napari_xai_med.models.bundle_files import format_of
 from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.models.formats.torchscript import TorchScript
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.run import forward
 from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 
 IMAGE = Image(
@@ -297,3 +299,15 @@ def test_windows_of_a_scripted_softmax_answer_as_the_network_or_not_at_all(
     pair = (classifier_of(each, 2, 3, windows=windows, head=Head.MULTI_LABEL) for each in (sigmoids, scripted))
     expected, found = (predict(IMAGE, each).probabilities for each in pair)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_network_that_gets_an_ending_later_is_watched_again() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier, x = classifier_of(network, 2, head=Head.MULTI_LABEL), torch.rand(1, 1, 6, 6)
+    plain = [forward(classifier, x, Job()) for _ in range(2)]
+    assert [answer.ending for answer in plain] == ["", ""]
+    network.append(nn.Sigmoid())
+    ended = forward(classifier, x, Job())
+    assert ended.ending == "sigmoid"
+    torch.testing.assert_close(ended.logits, plain[1].logits)
