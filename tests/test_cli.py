@@ -193,17 +193,25 @@ def test_every_method_with_its_options(name: str, tmp_path: Path, capsys: pytest
     own = [item.name.replace("_", "-") for item in option_fields(explainers()[name])]
     options = [word for key, value in small.items() if key in own for word in (f"--{key}", str(value))]
     command = ["explain", "slice_nodule", "--model", "chest_ct_2d", "--method", name, *options]
-    code, out, error = run(capsys, *command, "--each-class", "--bands", "0.3,0.7", "--out", tmp_path)
-    classes = len(load_model("chest_ct_2d").class_names)
+    code, out, error = run(capsys, *command, "--out", tmp_path)
     if code:
         assert code == 3
-        assert "attention" in error or "tokens" in error
+        # The embedded classifier is no transformer, and its last feature maps are not only pooled.
+        assert any(word in error for word in ("attention", "tokens", "CAM needs"))
         return
-    assert len(list(tmp_path.glob("*.json"))) == len(list(tmp_path.glob("*_bands.nii.gz"))) == classes
     assert explainers()[name].caution in out
-    record = next(tmp_path.glob("*.json"))
+    (record,) = tmp_path.glob("*.json")
     code, out, _ = run(capsys, "explain", "--method", name, "--record", record, "--out", tmp_path / "again")
     assert (code, "bit for bit" in out) == (0, True)
+
+
+def test_each_class_with_bands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", "slice_nodule", "--model", "chest_ct_2d", "--bands", "0.3,0.7", "--out", tmp_path]
+    classes = load_model("chest_ct_2d").class_names
+    code, out, _ = run(capsys, *command, "--each-class")
+    assert code == 0
+    assert all(f"Grad-CAM for {name}:" in out for name in classes)
+    assert len(list(tmp_path.glob("*.json"))) == len(list(tmp_path.glob("*_bands.nii.gz"))) == len(classes)
 
 
 def test_a_class_rather_than_another_and_a_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
