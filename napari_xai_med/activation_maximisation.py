@@ -138,8 +138,10 @@ def draw(
         raise ModelError(f"The format of {classifier.name} gives no gradients; choose another classifier.")
     index = classifier.find_class(target)
     Target(index, quantity=Quantity(options.quantity)).check(classifier.head)
-    start = _start(classifier, options, shape, image, request)
-    found, notices = where_it_can(classifier, lambda chosen: _climb(chosen, index, options, start.values, job))
+    # Also where the caller has switched gradients off.
+    with torch.inference_mode(False), torch.enable_grad():
+        start = _start(classifier, options, shape, image, request)
+        found, notices = where_it_can(classifier, lambda chosen: _climb(chosen, index, options, start.values, job))
     values, first, answer = found
     job.step(1.0, "Done")
     name = classifier.class_names[index]
@@ -172,9 +174,8 @@ def _climb(
     aim, first = Target(index, quantity=Quantity(options.quantity)), 0.0
     for k in range(options.steps):
         job.step(k / options.steps, f"Drawing, step {k + 1} of {options.steps}")
-        with torch.enable_grad():
-            answer = forward(classifier, free * width + middle, Job(cancel=job.cancel))
-            (free.grad,) = torch.autograd.grad(cost(free, options) - aim.of(answer)[0], free)
+        answer = forward(classifier, free * width + middle, Job(cancel=job.cancel))
+        (free.grad,) = torch.autograd.grad(cost(free, options) - aim.of(answer)[0], free)
         if not bool(free.grad.isfinite().all()):
             raise ModelError(f"The gradient of {classifier.name} is not finite at step {k + 1}; start in another way.")
         first = float(answer.scores[0, index].detach()) if k == 0 else first

@@ -269,6 +269,7 @@ def maximise(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
     device: str = AUTO,
+    preprocessing: AnyPreprocessing | None = None,
     **options: Any,
 ) -> Drawing:
     """Draw an input that a network finds most typical of a class. Research use only. Not for diagnosis.
@@ -278,7 +279,7 @@ def maximise(
 
     Parameters
     ----------
-    classifier, plane, slice, progress, cancel, device
+    classifier, plane, slice, progress, cancel, device, preprocessing
         As for `predict`; a bare network needs a `shape`.
     target : str or int
         The class, by name or index.
@@ -304,7 +305,7 @@ def maximise(
     if isinstance(classifier, nn.Module) and not size:
         raise InputError("A bare network does not say how large its input is; give a shape, or an image.")
     known = _classifier(classifier, chosen, device, size)
-    request = ExplainRequest(plane=plane, slice=slice)
+    request = ExplainRequest(plane=plane, slice=slice, preprocessing=_entries(preprocessing, known))
     made = with_options(Maximisation, "A drawing", options)
     return draw(known, target, made, Job(progress, cancel), shape=shape, image=chosen, request=request)
 

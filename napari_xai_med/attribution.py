@@ -74,6 +74,17 @@ class Attribution:
         """Index of this map's first voxel on the grid of the whole image: zeros, but for a slice."""
         return tuple(int(n) for n in np.rint(grid.to_index(self.grid.affine[:-1, -1])))
 
+    @property
+    def full_title(self) -> str:
+        """The method, with the layer that was chosen if one was."""
+        return f"{self.title} at {self.layers}" if self.layers else self.title
+
+    @property
+    def layers(self) -> str:
+        """The network's layer that was chosen, or how many of them were; empty if it was left to the method."""
+        chosen = self.record.request["options"].get("layers", ())
+        return chosen[0] if len(chosen) == 1 else f"{len(chosen)} layers" if chosen else ""
+
     def reoriented(self, turn: Reorientation) -> Attribution:
         """The same map with axes in another order or direction, such as that of its file."""
         values = cast("NDArray[np.float32]", turn.array(self.values))

@@ -29,10 +29,11 @@ from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
 from napari_xai_med.models.guards import doubts
+from napari_xai_med.models.head import Answer
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.run import prediction_from
 from napari_xai_med.models.target import Quantity, Target
-from napari_xai_med.options import option_fields, values_of
+from napari_xai_med.options import shared_options, values_of
 from napari_xai_med.record import Record, software
 from napari_xai_med.reduced_precision import attribute_in
 from napari_xai_med.request import ExplainRequest
@@ -75,12 +76,25 @@ def explain_requests(
     request : ExplainRequest
         Its own target does not count.
     targets : sequence of str, int or None, optional
-        Classes; all of them by default.
+        Classes; all of them by default, but for the one that they are explained against.
     job : Job
+
+    Raises
+    ------
+    InputError
+        If there is no class, or the request can't be carried out.
     """
     known = as_asked(classifier, request)
-    requests = [replace(request, target=target) for target in (known.class_names if targets is None else targets)]
-    attributions, notices = where_it_can(known, partial(_explain, image, requests=requests, job=job))
+    if targets is None:
+        # No class stands against itself.
+        other = None if request.against is None else known.find_class(request.against)
+        targets = [name for index, name in enumerate(known.class_names) if index != other]
+    if not targets:
+        raise InputError("Nothing is to be explained; name a class, or leave the classes out for all of them.")
+    requests = [replace(request, target=target) for target in targets]
+    # Also where the caller has switched gradients off.
+    with torch.inference_mode(False), torch.enable_grad():
+        attributions, notices = where_it_can(known, partial(_explain, image, requests=requests, job=job))
     return [replace(each, notices=(*each.notices, *notices)) for each in attributions]
 
 
@@ -110,9 +124,8 @@ def _other(request: ExplainRequest, explainer: Explainer) -> Explainer | None:
         return None
     if request.minus not in explainers():
         return make_explainer(request.minus, {})
-    own = {(item.name, type(item.default)) for item in option_fields(explainers()[request.minus])}
-    shared = {key: value for key, value in values_of(explainer).items() if (key, type(value)) in own}
-    return make_explainer(request.minus, shared)
+    other = explainers()[request.minus]
+    return make_explainer(request.minus, shared_options(other, values_of(explainer)))
 
 
 def _target(classifier: Classifier, request: ExplainRequest) -> Target:
@@ -132,11 +145,10 @@ def _attributions(
     """One attribution for each target, by one explainer or by the difference of two."""
     network_input, image = asked.network_input, asked.section.image
     half = 0.9 if other is None else 0.45
-    precision = Precision(asked.request.precision)
-    maps, answer, said = attribute_in(precision, explainer, _question(asked, explainer, targets), job.part(0.0, half))
+    maps, answer, said = _maps(asked, explainer, targets, job.part(0.0, half))
     taken: list[RawMap] = []
     if other is not None:
-        taken, _, more = attribute_in(precision, other, _question(asked, other, targets), job.part(half, 0.9))
+        taken, _, more = _maps(asked, other, targets, job.part(half, 0.9))
         said = (*said, *more)
     told = (*asked.image.notices, *doubts(asked.classifier, image, network_input), *answer.notices, *said)
     prediction = prediction_from(asked.classifier, network_input, answer, told)
@@ -154,26 +166,34 @@ def _attributions(
     return found
 
 
-def _question(asked: _Asked, explainer: Explainer, targets: Sequence[Target]) -> Question:
-    """What a method is asked about the image's network input."""
+def _maps(
+    asked: _Asked, explainer: Explainer, targets: Sequence[Target], job: Job
+) -> tuple[list[RawMap], Answer, tuple[str, ...]]:
+    """What a method says about the image's network input; see `attribute_in`."""
     to_image, grid = asked.network_input.to_image, asked.section.image.grid
     spacing = np.linalg.norm((grid.affine @ to_image)[:-1, :-1], axis=0)
-    return Question(
+    others = [read_image(path) for path in explainer.images]
+    question = Question(
         asked.classifier,
         asked.network_input.tensor,
         tuple((0, target) for target in targets),
         tuple(float(step) for step in spacing),
-        _others(asked, explainer),
+        _inputs_of(asked, others),
     )
+    maps, answer, said = attribute_in(Precision(asked.request.precision), explainer, question, job)
+    if others:
+        # Their paths are options of the method: another file may be there later.
+        told = {"compared_with": [{"source": image.source, "sha256": image.sha256} for image in others]}
+        maps = [replace(raw, facts={**raw.facts, **told}) for raw in maps]
+    return maps, answer, said
 
 
-def _others(asked: _Asked, explainer: Explainer) -> torch.Tensor | None:
-    """The further images that a method compares with, as the network would get them."""
-    if not explainer.images:
+def _inputs_of(asked: _Asked, images: Sequence[Image]) -> torch.Tensor | None:
+    """The further images that a method compares with, as the network would get them; None if there are none."""
+    if not images:
         return None
     inputs = []
-    for path in explainer.images:
-        image = read_image(path)
+    for image in images:
         section = Section.choose(image, asked.classifier, asked.request)
         tensor = asked.classifier.prepare(section.image).tensor
         if tensor.shape != asked.network_input.tensor.shape:

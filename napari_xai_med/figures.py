@@ -69,7 +69,7 @@ def three_views(image: Image, attribution: Attribution) -> Figure:
 
 def _title(image: Image, attribution: Attribution) -> str:
     ranked = ", ".join(f"{name} {value:.3f}" for name, value in attribution.prediction.ranked[:4])
-    text = f"{image.name}: {attribution.title} for {attribution.about}\n{ranked}"
+    text = f"{image.name}: {attribution.full_title} for {attribution.about}\n{ranked}"
     return f"{text}\n{zero_sentence(attribution.title, attribution.about)}" if attribution.is_zero else text
 
 

@@ -86,6 +86,12 @@ def with_options(kind: type[Options], title: str, given: Mapping[str, Any]) -> O
     return kind(**values)
 
 
+def shared_options(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some values that an options dataclass can have as well, under the same names."""
+    known = {item.name: item for item in option_fields(kind)}
+    return {key: value for key, value in values.items() if key in known and _can_be(known[key], value)}
+
+
 def check_options(options: object, title: str) -> None:
     """Raise an `InputError` if an option of an instance has a value that it can't have."""
     for item in option_fields(type(options)):
@@ -104,6 +110,14 @@ def _check(item: Field[Any], value: Any, title: str) -> None:
         if (low is not None and number < low) or (high is not None and number > high):
             most = "" if high is None else f" to {high:g}"
             raise InputError(f"{title} can't have {item.name} {value!r}; give it {_kind(item)} from {low:g}{most}.")
+
+
+def _can_be(item: Field[Any], value: Any) -> bool:
+    try:
+        _check(item, value, "")
+    except InputError:
+        return False
+    return True
 
 
 def entry_type(item: Field[Any]) -> type:

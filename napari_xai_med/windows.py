@@ -204,7 +204,7 @@ def _combined(classifier: Classifier, rows: list[Answers]) -> Answer:
 def _assembled(explainer: Explainer, question: Question, answers: Answers, target: AnyTarget, job: Job) -> RawMap:
     """One map on the grid of the network's input from those of the windows that take part."""
     classifier, windows = question.classifier, answers.windows
-    slopes = _slopes(classifier, answers, target)
+    slopes, whole = _slopes(classifier, answers, target)
     weights = slopes.abs().amax(1).numpy()
     chosen = np.flatnonzero(weights > NEGLIGIBLE * weights.max()).tolist()
     blend = Blend(windows.padded.shape[1:], importance(windows.settings.roi_size))
@@ -215,7 +215,7 @@ def _assembled(explainer: Explainer, question: Question, answers: Answers, targe
         windows = replace(windows, settings=replace(windows.settings, batch_size=1))
 
     def explain(indices: list[int], batch: Tensor, part: Job) -> tuple[Mapping[str, Any], list[str]]:
-        directions = tuple((row, Direction(slopes[k] / float(weights[k]))) for row, k in enumerate(indices))
+        directions = tuple((row, Direction(slopes[k] / float(weights[k]), whole)) for row, k in enumerate(indices))
         seen = None if others is None else others[(slice(None), slice(None), *windows.place(indices[0]))]
         maps, _ = explainer.attribute(Question(classifier, batch, directions, question.spacing, seen), part)
         for index, raw in zip(indices, maps, strict=True):
@@ -297,14 +297,14 @@ def _facts(answers: Answers, weights: NDArray[np.float64], chosen: list[int]) ->
     }
 
 
-def _slopes(classifier: Classifier, answers: Answers, target: AnyTarget) -> Tensor:
-    """Derivative of what is explained by the logits of each window, shape (number of windows, number of logits)."""
+def _slopes(classifier: Classifier, answers: Answers, target: AnyTarget) -> tuple[Tensor, float]:
+    """Derivative of what is explained by the logits of each window, (number of windows, number of logits), and it."""
     logits = answers.logits.clone().requires_grad_()
     with torch.enable_grad():
         combined = answers.windows.settings.aggregate.combine(logits)[None]
         value = target.of(classifier.head.answer(combined, len(classifier.class_names), answers.ending))
         (slopes,) = torch.autograd.grad(value.sum(), logits)
-    return slopes
+    return slopes, float(value.detach())
 
 
 def _about_maximum(windows: Windows, weights: NDArray[np.float64], logits: Tensor) -> tuple[str, ...]:

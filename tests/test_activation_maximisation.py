@@ -20,7 +20,7 @@ from napari_xai_med.job import Job
 from napari_xai_med.maximisation import Maximisation
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.sliding_window import SlidingWindow
-from napari_xai_med.preprocessing.steps import Orientation
+from napari_xai_med.preprocessing.steps import Orientation, Window
 
 SHAPE = (1, 4, 5)
 
@@ -95,6 +95,14 @@ def test_equal_seeds_give_equal_bits() -> None:
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_callers_may_have_switched_gradients_off(switched_off: Any) -> None:
+    classifier = classifier_of(Linear(), 2)
+    with switched_off():
+        found = drawn(classifier, steps=3)
+    np.testing.assert_array_equal(found.image.data, drawn(classifier, steps=3).image.data)
+
+
 def test_values_leave_the_range_only_if_that_is_allowed() -> None:
     classifier = load_model("chest_ct_2d", device="cpu")
     free = maximise(classifier, 2, steps=40, norm_weight=0.0, clamp=False).image.data
@@ -116,6 +124,15 @@ def test_it_starts_where_it_is_told_to_and_lies_on_the_image(start: str) -> None
         expected = {"zero": np.zeros(SHAPE), "image": image.data}[start]
     np.testing.assert_allclose(begun, expected, atol=1e-5)
     np.testing.assert_array_equal(found.image.grid.affine, image.grid.affine)
+
+
+def test_another_preprocessing_makes_another_start() -> None:
+    network, image = Linear(), Image.from_array(np.random.default_rng(0).random(SHAPE[1:]))
+    how = {"steps": 1, "learning_rate": 0.1, "total_variation": 0.0, "norm_weight": 0.0, "start": "image"}
+    steps = [Window(a_min=0, a_max=2)]
+    found = maximise(classifier_of(network, 2), 1, image=image, preprocessing=steps, **how)
+    begun = found.image.data - 0.1 * np.sign(network.weights.detach().numpy())
+    np.testing.assert_allclose(begun, image.data / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize(("steps", "codes"), [((Orientation(axcodes="LPS"),), "LPS"), ((), "RAS")])

@@ -74,10 +74,21 @@ def test_explain_any_layer_and_the_opposite_class(tmp_path: Path, capsys: pytest
         tmp_path,
     )
     assert code == 0
-    assert "Grad-CAM for normal" in out
-    record = json.loads((tmp_path / "chest_ct_lesion_gradcam_normal.json").read_text())
+    assert f"Grad-CAM at {layer} for normal" in out
+    record = json.loads((tmp_path / f"chest_ct_lesion_gradcam-{layer}_normal.json").read_text())
     assert record["request"]["options"] == {"layers": [layer], "separate": False}
     assert record["method"]["layer"] == layer
+
+
+def test_layers_one_by_one_have_files_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = ("features.1.conv", "features.2.conv")
+    command = ("explain", LESION, "--model", "chest_ct_3d", "--layers", ",".join(layers), "--out", tmp_path)
+    assert run(capsys, *command, "--separate")[0] == 0
+    for layer in layers:
+        record = json.loads((tmp_path / f"chest_ct_lesion_gradcam-{layer}_ground-glass.json").read_text())
+        assert record["method"]["layer"] == layer
+    assert run(capsys, *command)[0] == 0
+    assert (tmp_path / "chest_ct_lesion_gradcam-2-layers_ground-glass.nii.gz").is_file()
 
 
 def test_a_record_computes_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +136,7 @@ def test_a_slice_of_a_volume_by_a_2d_classifier(tmp_path: Path, capsys: pytest.C
         (("explain", LESION, "--model", "chest_ct_3d", "--target", "cat"), 2, "has no class 'cat'"),
         (("explain", LESION, "--model", "chest_ct_3d", "--layers", "cat"), 2, "no feature maps at layer 'cat'"),
         (("explain", "--out", "x"), 2, "Give an image and --model"),
+        (("explain", "nothing.nii", "--model", "chest_ct_3d", "--bands", "0.7,0.3"), 2, "can't be the edges of bands"),
         (("explain", "--record", "nothing.json"), 2, "There is no record nothing.json"),
         (("explain", "--record", LESION), 2, "is not a record"),
     ],

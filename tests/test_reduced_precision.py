@@ -98,3 +98,33 @@ def test_float32_stays_where_reduced_precision_has_another_map() -> None:
         assert asked.record.method["precision"]["used"] == "float32"
         assert asked.record.result["sha256"] == full.record.result["sha256"]
         assert any("below 0.995; the map in float32 is shown" in notice for notice in asked.notices)
+
+
+class Large(nn.Module):
+    """Has values on the way that float16 can't hold, where the image is brighter than a limit."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.conv, self.limit = nn.Conv3d(1, 2, 1), limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x)
+        maps = maps * 1e6 / 1e6 if float(x.detach().max()) > self.limit else maps
+        logits: Tensor = maps.mean((2, 3, 4))
+        return logits
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_float32_stays_where_reduced_precision_has_no_map(limit: float) -> None:
+    """At once, or for a later image only."""
+    torch.manual_seed(0)
+    classifier, image = classifier_of(Large(limit), 3), picture()
+    first = explain(image, classifier, target=1, precision="float16")
+    assert first.record.method["precision"]["used"] == ("float16" if limit else "float32")
+    bright = Image.from_array(image.data[0] + 1)
+    later = explain(bright, classifier, target=1, precision="float16")
+    assert later.record.method["precision"] == {"used": "float32"}
+    assert later.record.result["sha256"] == explain(bright, classifier, target=1).record.result["sha256"]
+    (notice,) = [each for each in later.notices if "float16" in each]
+    assert notice.startswith("In float16 there is no map (test gives values that are not finite for this image")
+    assert notice.endswith("); that in float32 is shown.")

@@ -68,8 +68,12 @@ def add_command(commands: Any, method: str) -> None:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    from napari_xai_med.bands import check_edges
     from napari_xai_med.request import ExplainRequest
 
+    if options.bands:
+        # Before the map is computed, which can take long.
+        check_edges(options.bands)
     if options.record is not None:
         return _rerun(options)
     if not options.images or options.model is None:
@@ -119,7 +123,7 @@ def explain_and_save(
                 print(f"Note: {notice}")
         told.update(attribution.notices)
         files = save_results(image, attribution, folder, bands)
-        print(f"{attribution.title} for {attribution.about}:")
+        print(f"{attribution.full_title} for {attribution.about}:")
         for path in files.written:
             print(f"  {path}")
     return attributions

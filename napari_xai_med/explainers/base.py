@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_xai_med.errors import InputError
@@ -75,6 +75,12 @@ class Question:
             (row, target.resolved(answer, row) if isinstance(target, Target) else target)
             for row, target in self.targets
         )
+
+    def one_by_one(self) -> list[Question]:
+        """A question for each target, about its row alone: for networks of files that take one image at a time."""
+        return [
+            replace(self, inputs=self.inputs[row : row + 1], targets=((0, target),)) for row, target in self.targets
+        ]
 
 
 class Explainer(ABC):

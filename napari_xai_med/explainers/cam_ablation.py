@@ -14,6 +14,7 @@ from napari_xai_med.explainers.cam_scored import AtLayer, ScoredCAM, Weights
 from napari_xai_med.job import Job
 from napari_xai_med.models.layouts import Layout
 from napari_xai_med.models.run import Hook, forward
+from napari_xai_med.models.target import Direction
 
 _NEAR_ZERO = (
     "The score without ablation is 0 beside the changes by it; the weights of Ablation-CAM were not divided by it."
@@ -67,10 +68,11 @@ class AblationCAM(ScoredCAM):
                 found[row] = self.in_parts(items, self.batch_size, ablation.one_by_one, part.part(0.05, 1.0))
         scores = at.scores(at.answer)
         weights = []
-        for k, (row, _) in enumerate(at.wanted):
+        for k, (row, target) in enumerate(at.wanted):
             without, notices = found[row]
             drops = scores[k, row] - without[k]
-            score = float(scores[k, row])
+            # Windows are shares of one whole: by its own score one that hardly speaks for or against would count most.
+            score = target.whole if isinstance(target, Direction) else float(scores[k, row])
             near = abs(score) <= _LEAST * float(drops.abs().max())
             told = (_NEAR_ZERO,) if near else ()
             values = drops if near else drops / abs(score)

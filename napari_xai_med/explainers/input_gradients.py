@@ -160,7 +160,7 @@ class _Sums:
     def run(self, job: Job) -> tuple[list[RawMap], Answer]:
         """Compute them."""
         question, each = self._question, self._samples * self._inner
-        if each == 1:
+        if each == 1 and self._asks_images():
             # The rows that nothing is asked about take part, since the answer is about all of them.
             self._sizes = [len(question.inputs)]
             answer = self._add([(row, 0, 0) for row in range(len(question.inputs))], job)
@@ -173,6 +173,10 @@ class _Sums:
             self._in_batches(units, job.part(_ANSWERING, 1.0))
         self._ask_references(job)
         return [self._raw(k, answer) for k in range(len(self._wanted))], answer
+
+    def _asks_images(self) -> bool:
+        """Whether the only point is the image itself, and not a noisy copy or a place on the way to a baseline."""
+        return all(torch.equal(self._point(row, 0, 0).at, image) for row, image in enumerate(self._question.inputs))
 
     def _in_batches(self, units: list[tuple[int, int, int]], job: Job) -> None:
         done = 0

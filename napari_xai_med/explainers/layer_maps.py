@@ -150,8 +150,7 @@ class GradientCAM(LayerExplainer):
 
     def _one_by_one(self, question: Question, layers: Sequence[Layer], job: Job) -> list[list[LayerMap]]:
         maps: list[list[LayerMap]] = []
-        for done, (row, target) in enumerate(question.targets):
-            alone = replace(question, inputs=question.inputs[row : row + 1], targets=((0, target),))
+        for done, alone in enumerate(question.one_by_one()):
             part = job.part(done / len(question.targets), (done + 1) / len(question.targets))
             maps += self.layer_maps(alone, layers, part)[0]
         return maps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil
+from math import ceil, prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,10 +44,10 @@ class _Cover:
     stride: tuple[int, ...]
     shape: tuple[int, ...]
 
-    def starts(self) -> list[tuple[int, ...]]:
-        """First voxels of all windows. As in captum the last one of an axis ends with the image."""
+    def starts(self) -> tuple[range, ...]:
+        """First voxels of the windows along each axis. As in captum the last one ends with the image."""
         axes = zip(self.window, self.stride, self.shape, strict=True)
-        return list(product(*(range(0, max(ceil((n - w) / s), 0) * s + 1, s) for w, s, n in axes)))
+        return tuple(range(0, max(ceil((n - w) / s), 0) * s + 1, s) for w, s, n in axes)
 
     def place(self, start: tuple[int, ...]) -> tuple[slice, ...]:
         """A window's voxels."""
@@ -95,11 +95,13 @@ class Occlusion(WithBaseline):
         """One pass for each window, which all targets share; see `Explainer`."""
         question = replace(question, inputs=question.inputs.to(question.classifier.device))
         cover = self._cover(question)
-        starts, rows = cover.starts(), list(dict.fromkeys(row for row, _ in question.targets))
-        if len(starts) > _MOST:
+        # Counted before they are listed: small windows in a large volume are more than fit the memory.
+        passes = prod(len(axis) for axis in cover.starts())
+        if passes > _MOST:
             raise InputError(
-                f"Occlusion would need {len(starts)} passes through the network; enlarge the window and the stride."
+                f"Occlusion would need {passes} passes through the network; enlarge the window and the stride."
             )
+        starts, rows = list(product(*cover.starts())), list(dict.fromkeys(row for row, _ in question.targets))
         baselines = self.baselines(question)[:, 0]
         with torch.no_grad():
             answer = forward(question.classifier, question.inputs, job.part(0.0, _ANSWERING))

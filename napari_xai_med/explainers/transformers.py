@@ -80,16 +80,23 @@ class AttentionExplainer(Explainer):
 
     def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """One forward pass; see `Explainer`."""
-        attention = self._global(question)
+        attentions = self._global(question)
+        attention = attentions[0]
         explainer = self._resolved(attention)
         matrices, answer = matrices_at(question, explainer.with_gradients, job.part(0.0, 0.7))
+        wanted = question.resolved(answer)
+        if len(matrices) != len(attentions) and len(question.inputs) > 1:
+            # A network from a file that takes one image after the other.
+            rest, maps = job.part(0.7, 1.0), []
+            for done, alone in enumerate(replace(question, targets=wanted).one_by_one()):
+                maps += self.attribute(alone, rest.part(done / len(wanted), (done + 1) / len(wanted)))[0]
+            return maps, answer
         wrong = {tuple(matrix.shape) for matrix in matrices if matrix.shape[2] != attention.tokens}
         if wrong:
             raise ModelError(
                 f"{self.title} needs the same tokens in all blocks, and {question.classifier.name} changes their "
                 "number; choose token Grad-CAM."
             )
-        wanted = question.resolved(answer)
         rows: dict[int, Tensor] = {}
         for chosen in rounds(wanted):
             job.step(0.7 + 0.3 * len(rows) / len(wanted), "Following attention")
@@ -117,12 +124,12 @@ class AttentionExplainer(Explainer):
         Tensor, shape (N, T)
         """
 
-    def _global(self, question: Question) -> Attention:
+    def _global(self, question: Question) -> tuple[Attention, ...]:
         trace = question.classifier.trace(tuple(question.inputs.shape[1:]))
         reason = _against(trace, self.title, question.classifier.name)
         if reason:
             raise ModelError(f"{reason} Choose another method, such as token Grad-CAM.")
-        return trace.attentions[0]
+        return trace.attentions
 
     def _resolved(self, attention: Attention) -> AttentionExplainer:
         """The same that names whose attention is shown."""

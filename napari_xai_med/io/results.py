@@ -31,13 +31,13 @@ class ResultFiles:
 
 
 def file_stem(image: Image, attribution: Attribution) -> str:
-    """A file name without suffix that says which image, method and class, in letters of any script."""
+    """A file name without suffix that says which image, method, chosen layers and class, in letters of any script."""
     volume = "" if image.volume is None else f"_volume{image.volume}"
     record = attribution.record.request
     whole = attribution.values.shape == image.grid.shape
     place = "" if whole else f"_{record['plane']}{record['slice']}"
     method = "-minus-".join(str(name) for name in (record["method"], record["minus"]) if name)
-    parts = (image.name + volume + place, method, attribution.about)
+    parts = (image.name + volume + place, f"{method}-{attribution.layers}", attribution.about)
     return "_".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "x" for part in parts)
 
 

@@ -306,9 +306,10 @@ class Classifier:
         return Range()
 
     def at(self, precision: Precision) -> Classifier:
-        """The same classifier, of the same network, computing in a precision."""
+        """The same classifier, of the same network and so with the same layers, computing in a precision."""
         if precision not in self._in_precision:
             self._in_precision[precision] = replace(self, precision=precision)
+            vars(self._in_precision[precision])["traces"] = self.traces
         return self._in_precision[precision]
 
     @cached_property

@@ -202,7 +202,13 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
     if is_scripted(modules):
         return f"{classifier.name} gives values that are not finite for this image; check its weights."
     leaves = {name: watch(name) for name, module in modules.items() if name and not module._modules}
-    with torch.no_grad(), untouched(network, tuple(inputs.shape)), _replacing(modules, leaves):
+    with (
+        torch.no_grad(),
+        untouched(network, tuple(inputs.shape)),
+        _replacing(modules, leaves),
+        constant_weights(modules),
+        classifier.precision.context(classifier.device),
+    ):
         network(inputs.to(classifier.device, classifier.dtype, copy=True))
     where = f", first in layer {first[0]}" if first else ""
     return f"{classifier.name} gives values that are not finite for this image{where}; check its weights."

@@ -108,9 +108,12 @@ class Direction:
     Parameters
     ----------
     weights : Tensor, shape (number of logits,)
+    whole : float
+        What is explained of the whole image, for methods that tell shares of it.
     """
 
     weights: Tensor
+    whole: float = 1.0
 
     def of(self, answer: Answer) -> Tensor:
         """The sum for each row of an answer, shape (N,), with its gradient."""

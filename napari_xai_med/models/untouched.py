@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from napari_xai_med.models.size_guard import guarded
 
+_READING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 @contextmanager
 def untouched(network: nn.Module, shape: tuple[int, ...]) -> Iterator[Mapping[str, nn.Module]]:
@@ -52,8 +54,8 @@ def constant_weights(modules: Mapping[str, nn.Module]) -> Iterator[None]:
             yield
         return
     learning = [value for value in tensors if value.requires_grad]
-    # Batch normalisation reads its statistics only, in eval mode.
-    others = [module for module in modules.values() if not isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    # Batch normalisation reads its statistics only, in eval mode; who knows what classes made of it do.
+    others = [module for module in modules.values() if type(module) not in _READING]
     with _kept([module._buffers for module in others if module._buffers]):
         try:
             for value in learning:
@@ -73,7 +75,9 @@ def _exchanged(groups: list[Any]) -> Iterator[None]:
         for group in groups:
             for name, value in group.items():
                 if value is not None:
-                    constant = value.clone() if value.is_inference() else value.detach()
+                    # A copy of buffers as well, which a network may change when it runs.
+                    own = value.is_inference() or not isinstance(value, nn.Parameter)
+                    constant = value.clone().detach() if own else value.detach()
                     # Modules that share a weight share its constant.
                     group[name] = made.setdefault(id(value), constant)
         yield

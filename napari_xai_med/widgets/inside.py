@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import napari
@@ -38,10 +38,11 @@ _CLASSES_TOLD = 5
 
 @dataclass(frozen=True)
 class _Shown:
-    """The feature maps that the thumbnails are of, and the layer that they lie on."""
+    """The feature maps that the thumbnails are of, the layer that they lie on, and those added of single channels."""
 
     chosen: Chosen
     maps: Image
+    added: dict[int, ImageLayer] = field(default_factory=dict)
 
 
 class InsideWidget(ControlsWidget):
@@ -141,11 +142,12 @@ class InsideWidget(ControlsWidget):
         if self._shown is None:
             return
         for channel in channels:
-            name = f"{self._shown.maps.name}, channel {channel}"
-            if name in self.viewer.layers:
-                self.viewer.layers.selection.active = self.viewer.layers[name]
+            # By these maps and not by name: those of another slice have the same one.
+            known = self._shown.added.get(channel)
+            if known is not None and known in self.viewer.layers:
+                self.viewer.layers.selection.active = known
             else:
-                self._add([channel], name)
+                self._shown.added[channel] = self._add([channel], f"{self._shown.maps.name}, channel {channel}")
 
     def add_stack(self) -> None:
         """Add all channels as one layer with a slider."""

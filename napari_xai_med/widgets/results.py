@@ -48,7 +48,7 @@ def add_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Attribution
     zero = " (zero everywhere)" if attribution.is_zero else ""
     layer = ImageLayer(
         data,
-        name=f"{view.layer.name}: {attribution.title}, {attribution.about}{zero}",
+        name=f"{view.layer.name}: {attribution.full_title}, {attribution.about}{zero}",
         contrast_limits=attribution.display_limits,
         colormap=thresholded(colormap, DEFAULT_THRESHOLD, signed=signed),
         opacity=0.6,

@@ -19,7 +19,7 @@ from napari_xai_med.explainers.layer_maps import LayerExplainer
 from napari_xai_med.explanation import on_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput
-from napari_xai_med.options import option_fields
+from napari_xai_med.options import option_fields, shared_options, values_of
 
 OF_LAYERS = [name for name, kind in explainers().items() if issubclass(kind, LayerExplainer)]
 # Token Grad-CAM is for other networks.
@@ -56,6 +56,15 @@ def test_every_method_says_what_it_is(name: str) -> None:
     assert "References\n" in (kind.__doc__ or "")
     assert kind.caution == "" or kind.caution.endswith(".")
     assert all(item.metadata["text"].endswith(".") for item in option_fields(kind))
+
+
+@pytest.mark.parametrize("name", explainers())
+def test_what_one_method_shares_with_another_is_what_that_can_have(name: str) -> None:
+    values = values_of(make_explainer(name, {}))
+    for other, kind in explainers().items():
+        shared = shared_options(kind, values)
+        assert values_of(make_explainer(other, shared)).items() >= shared.items()
+        assert other != name or shared == values
 
 
 @pytest.mark.parametrize("case", SMALL)

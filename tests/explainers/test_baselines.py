@@ -64,6 +64,7 @@ def test_an_image_as_baseline_goes_through_the_preprocessing(tmp_path: Path) -> 
     (raw,), _ = maps_of(explainer, classifier, tensors[0], [(0, 1)], others=tensors[1])
     np.testing.assert_array_equal(found.raw, raw.values)
     assert found.record.request["options"]["baseline_image"] == (other,)
+    assert found.record.method["compared_with"] == [{"source": other, "sha256": read_image(other).sha256}]
     for count in (1, 2):
         shap = explained("deeplift_shap", background=[other] * count)
         (raw,), _ = maps_of(DeepLIFTSHAP(), classifier, tensors[0], [(0, 1)], others=torch.cat(tensors[1:] * count))

@@ -142,7 +142,7 @@ def test_gradcampp_s_alphas_are_ratios_of_the_derivatives_of_exp() -> None:
 @pytest.mark.parametrize("case", ["2d softmax", "3d softmax", "2d one logit", "3d multi-label"])
 def test_behind_a_mean_and_a_linear_layer_they_are_the_same(case: str) -> None:
     """The gradient is w / cells everywhere: Grad-CAM = HiResCAM = XGrad-CAM = relu(CAM) / cells."""
-    classifier, inputs = small_case(case)
+    classifier, inputs = small_case("gradcam", case)
     layer = {"layers": ("features.5",)}
     targets: list[tuple[int, int | None]] = [(0, 0), (1, 1), (2, None)]
     cams, _ = maps_of(make_explainer("cam", layer), classifier, inputs, targets)
@@ -155,7 +155,7 @@ def test_behind_a_mean_and_a_linear_layer_they_are_the_same(case: str) -> None:
 
 @pytest.mark.parametrize("method", [GradCAMPlusPlus, XGradCAM])
 def test_layers_with_negative_values_are_told(method: Any) -> None:
-    classifier, inputs = small_case("2d softmax")
+    classifier, inputs = small_case("gradcam", "2d softmax")
     (default,), _ = maps_of(method(), classifier, inputs[:1], [(0, 1)])
     assert default.facts["layer"] == "features"
     assert default.notices == ()

@@ -40,7 +40,7 @@ def test_cam_equals_monai_but_for_the_bias(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["2d multi-label", "3d one logit"])
 def test_cam_has_the_weights_of_the_linear_layer(case: str) -> None:
-    classifier, inputs = small_case(case)
+    classifier, inputs = small_case("cam", case)
     network: Any = classifier.network
     features = network.eval().features(inputs).detach()
     (zero, one), _ = maps_of(CAM(), classifier, inputs, [(1, 0), (2, 1)])
@@ -54,7 +54,7 @@ def test_cam_has_the_weights_of_the_linear_layer(case: str) -> None:
 
 @pytest.mark.parametrize("target", [Target(1, against=2), Target(0, quantity=Quantity.LOG_ODDS)])
 def test_cam_of_a_function_of_the_logits_has_the_weights_of_its_gradient(target: Target) -> None:
-    classifier, inputs = small_case("2d softmax")
+    classifier, inputs = small_case("cam", "2d softmax")
     (raw,), answer = maps_of(CAM(), classifier, inputs, [(0, target)])
     each, _ = maps_of(CAM(), classifier, inputs, [(0, k) for k in range(3)])
     scores = answer.logits[0].detach()

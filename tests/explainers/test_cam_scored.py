@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from exported_networks import export, load, small
 from helpers import classifier_of, maps_of
 from torch import Tensor, nn
 
+from napari_xai_med import explain
 from napari_xai_med.explainers.base import make_explainer
 from napari_xai_med.explainers.cam_ablation import AblationCAM
 from napari_xai_med.explainers.cam_score import ScoreCAM
 from napari_xai_med.explainers.placing import on_input
 from napari_xai_med.grid import resample_linear
 from napari_xai_med.models.receptive_field import Layer, ReceptiveField
+from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 from napari_xai_med.models.target import Quantity, Target
 
 # Channels to ask about: the last two have 2048 and 1280.
@@ -114,7 +117,7 @@ def test_equal_plain_loops_over_channels_on_real_networks(case: str) -> None:
 
 @pytest.mark.parametrize("case", SMALL)
 def test_behind_a_mean_and_a_linear_layer_an_ablation_takes_the_channel_s_share_of_the_score(case: str) -> None:
-    classifier, inputs = small_case(case)
+    classifier, inputs = small_case("scorecam", case)
     network: Any = classifier.network.eval()
     features = network.features(inputs).detach()
     targets = [(0, 0), (1, 1), (2, 0)]
@@ -166,7 +169,7 @@ class Counted(nn.Module):
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_targets_of_one_image_share_the_masked_passes(size: int) -> None:
-    classifier, inputs = small_case("2d softmax")
+    classifier, inputs = small_case("scorecam", "2d softmax")
     network = Counted(classifier.network)
     counted = classifier_of(network, 2, 3, channels=2)
     counted.layers(tuple(inputs.shape[1:]))
@@ -179,7 +182,7 @@ def test_targets_of_one_image_share_the_masked_passes(size: int) -> None:
 
 @pytest.mark.parametrize("method", [ScoreCAM, AblationCAM])
 def test_batches_are_halved_where_memory_is_not_enough(method: Any) -> None:
-    classifier, inputs = small_case("3d softmax")
+    classifier, inputs = small_case("scorecam", "3d softmax")
     plain, _ = maps_of(method(layers=("features.3",)), classifier, inputs[:1], [(0, 1)])
     network = Counted(Branched(classifier.network), most=2)
     classifier = classifier_of(network, 3, 3, channels=2)
@@ -203,7 +206,7 @@ class Branched(nn.Module):
 
 
 class Mixing(nn.Module):
-    """A network that gives every image but the last one another one's answer if copies were made on the way."""
+    """A network that gives every image another one's answer if copies were made on the way."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -211,12 +214,12 @@ class Mixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(x)
-        return logits if len(x) == len(logits) else torch.cat([logits[:-1].flip(0), logits[-1:]])
+        return logits if len(x) == len(logits) else logits.roll(1, 0)
 
 
 @pytest.mark.parametrize("around", [Branched, Mixing])
 def test_ablations_share_the_way_to_the_layer_only_where_that_changes_nothing(around: Any) -> None:
-    inner, inputs = small_case("2d softmax")
+    inner, inputs = small_case("scorecam", "2d softmax")
     plain, _ = maps_of(AblationCAM(layers=("features.3",)), inner, inputs, [(0, 1), (2, 0)])
     images = []
     for network in (Counted(inner.network), Counted(around(inner.network))):
@@ -262,7 +265,7 @@ def test_the_last_use_of_a_layer_is_ablated() -> None:
 
 
 def test_the_most_active_channels_are_asked_about() -> None:
-    classifier, inputs = small_case("3d softmax")
+    classifier, inputs = small_case("scorecam", "3d softmax")
     network: Any = classifier.network.eval()
     layer = {each.name: each for each in classifier.layers(tuple(inputs.shape[1:]))}["features.3"]
     for row in range(3):
@@ -288,6 +291,24 @@ def test_channels_without_contrast_make_no_mask() -> None:
     "target", [Target(1, quantity=Quantity.PROBABILITY), Target(2, against=0), Target(0, opposite=True)]
 )
 def test_scores_are_those_of_what_is_explained(target: Target) -> None:
-    classifier, inputs = small_case("2d softmax")
+    classifier, inputs = small_case("scorecam", "2d softmax")
     (raw,), answer = maps_of(AblationCAM(), classifier, inputs, [(1, target)])
     assert raw.facts["score"] == pytest.approx(float(target.of(answer)[1]))
+
+
+def test_ablations_of_windows_are_shares_of_the_whole_image_s_score() -> None:
+    """Behind a mean and a linear layer a window without a channel loses its share, also where its own score is 0."""
+    torch.manual_seed(1)
+    linear = nn.Linear(4, 2)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+    x = torch.rand(6, 12)
+    halves = torch.stack([x[:, :6], x[:, 6:]])[:, None]
+    with torch.no_grad():
+        # The first window's score is next to nothing.
+        linear.bias[1] -= network(halves)[0, 1] - 1e-4
+        features, scores = network[0](halves), network(halves)[:, 1]
+        shares = linear.weight[1] * features.mean((2, 3)) / scores.mean().abs() / 2
+        expected = torch.cat(list(torch.einsum("wk,wkyx->wyx", shares, features).relu()), 1)
+    windows = SlidingWindow((6, 6), Aggregate.MEAN, overlap=0.0)
+    classifier = replace(classifier_of(network, 2), windows=windows)
+    close(explain(x.numpy(), classifier, "ablationcam", target=1).values, expected, 1e-4)

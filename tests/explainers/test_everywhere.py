@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,16 @@ def test_maps_lie_on_the_image_and_the_record_gives_them_again(name: str, case: 
         caution = explainers()[name].caution
         assert attribution.record.method.get("caution", "") == caution
         assert not caution or caution in attribution.notices
+
+
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", explainers())
+def test_callers_may_have_switched_gradients_off(name: str, switched_off: Callable[[], Any]) -> None:
+    classifier, inputs = small_case(name, "2d softmax")
+    expected = explain(image_of(inputs), classifier, name, **quick(name))
+    with switched_off():
+        found = explain(image_of(inputs), classifier, name, **quick(name))
+    assert found.record.result["sha256"] == expected.record.result["sha256"]
 
 
 @pytest.mark.parametrize("case", SMALL)

@@ -14,7 +14,7 @@ from plain_networks import HEADS, case, close
 from torch import Tensor, nn
 
 from napari_xai_med.errors import Cancelled, ModelError
-from napari_xai_med.explainers.base import Explainer, explainers
+from napari_xai_med.explainers.base import Explainer, Question, explainers
 from napari_xai_med.explainers.deeplift import DeepLIFT, DeepLIFTSHAP
 from napari_xai_med.explainers.gradient import InputXGradient, Saliency
 from napari_xai_med.explainers.guided import Deconvolution, GuidedBackpropagation, GuidedGradCAM
@@ -160,6 +160,26 @@ def test_equal_seeds_give_equal_bits_with_any_batch_size(explainer: Any) -> None
         for one, other in zip(found[0], others, strict=True):
             assert one.values.any()
             np.testing.assert_array_equal(one.values, other.values)
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [
+        IntegratedGradients(steps=1, baseline="mean"),
+        GradientSHAP(noise_samples=1),
+        Saliency(noise_tunnel="smoothgrad", noise_samples=1),
+        DeepLIFT(),
+    ],
+)
+def test_the_answer_is_about_the_image_also_where_a_single_other_point_is_asked(explainer: Any) -> None:
+    classifier, network, x = case(2, Head.SOFTMAX)
+    (raw,), answer = maps_of(explainer, classifier, x, [(1, 2)])
+    torch.testing.assert_close(answer.logits.detach(), network(x).detach())
+    if "answer_difference" in raw.facts:
+        # The answers at the baselines that were drawn are known by what is left.
+        before = float(network(x)[1, 2].detach()) - raw.facts["answer_difference"]
+        baselines = explainer.references(Question(classifier, x, ()))[1]
+        assert any(before == pytest.approx(float(value)) for value in network(baselines)[:, 2].detach())
 
 
 def test_other_seeds_give_other_maps() -> None:

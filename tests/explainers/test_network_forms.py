@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from explained_networks import small_case
+from exported_networks import export, load
 from helpers import maps_of
 from torch import Tensor, nn
 from torch.nn import functional
@@ -133,3 +136,20 @@ def test_the_same_network_in_another_form_has_the_same_map(name: str, form: str)
         assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.97
         return
     np.testing.assert_allclose(found, expected, atol=1e-5 * top)
+
+
+@pytest.mark.parametrize("name", explainers())
+def test_several_images_in_a_network_from_a_file_that_takes_one(name: str, tmp_path: Path) -> None:
+    classifier, inputs = small_case(name, "2d softmax")
+    program = load(export(classifier.network.eval(), tmp_path / "one.pt2", (1, *inputs.shape[1:])))
+    assert program.batch == 1
+    from_file = replace(classifier, network=program.eval())
+    quick: dict[str, Any] = {"steps": 4, "noise_samples": 3, "window": 6.0, "stride": 4.0}
+    own = [item.name for item in option_fields(explainers()[name])]
+    explainer = make_explainer(name, {key: value for key, value in quick.items() if key in own})
+    targets: list[tuple[int, int | None]] = [(2, 0), (0, 1), (2, None)]
+    found, expected = (maps_of(explainer, each, inputs, targets)[0] for each in (from_file, classifier))
+    assert any(raw.values.any() for raw in expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.to_input, other.to_input)
+        np.testing.assert_allclose(one.values, other.values, atol=1e-4 * max(np.abs(other.values).max(), 1e-6))

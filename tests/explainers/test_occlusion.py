@@ -105,3 +105,11 @@ def test_smaller_windows_cost_more() -> None:
     ]
     assert all(more > fewer for more, fewer in pairwise(passes))
     assert passes[-1] == 1
+
+
+def test_windows_are_counted_before_they_are_listed() -> None:
+    """Eight billion of them, of an image that takes no memory."""
+    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    x = torch.zeros(1, 1, 1, 1, 1).expand(1, 1, 2000, 2000, 2000)
+    with pytest.raises(InputError, match="would need 8000000000 passes"):
+        maps_of(Occlusion(window=1.0, stride=1.0), classifier_of(network, 3), x, [(0, 1)])

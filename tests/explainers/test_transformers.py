@@ -324,7 +324,7 @@ def test_the_network_is_left_as_it_came_also_when_stopped(method: Explainer) -> 
 
         def is_set(self) -> bool:
             self.asked += 1
-            return self.asked > 20
+            return self.asked > 10
 
     maps_of(method, classifier, inputs[:1], [(0, 1)])
     with pytest.raises(Cancelled):

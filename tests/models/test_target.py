@@ -110,3 +110,39 @@ def test_what_can_t_be_explained_is_refused_in_a_sentence(asked: dict[str, Any],
     classifier = classifier_of(MeanOf(ones(nn.Conv2d(1, 1, 3))), 2)
     with pytest.raises(InputError, match=sentence):
         explain(np.ones((8, 8)), classifier, **asked)
+
+
+def test_each_class_is_explained_against_another_but_that_one_itself() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier, image = classifier_of(network, 2, 3), np.random.default_rng(0).random((8, 9))
+    found = explain_all(image, classifier, against="class 1")
+    assert [each.about for each in found] == ["class 0 rather than class 1", "class 2 rather than class 1"]
+    with pytest.raises(InputError, match="Nothing is to be explained; name a class"):
+        explain_all(image, classifier, targets=())
+
+
+@pytest.mark.parametrize(("method", "minus"), [("saliency", "gradient_shap"), ("integrated_gradients", "scorecam")])
+def test_methods_whose_options_have_the_same_names_and_other_values_can_be_compared(method: str, minus: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    classifier, image = classifier_of(network, 2), np.random.default_rng(0).random((8, 9))
+    difference = explain(image, classifier, method, target=1, minus=minus)
+    parts = [
+        explain(image, classifier, name, target=1, **options).values
+        for name, options in (
+            (method, {}),
+            (minus, {"noise_samples": 16, "noise_std": 0.15} if minus == "gradient_shap" else {}),
+        )
+    ]
+    np.testing.assert_allclose(difference.values, parts[0] - parts[1], atol=1e-6)
+
+
+def test_a_whole_number_for_an_option_in_millimetres_is_shared() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier, image = classifier_of(network, 2), np.random.default_rng(0).random((40, 50))
+    asked = {"baseline": "blurred", "blur": 1}
+    difference = explain(image, classifier, "occlusion", target=1, minus="integrated_gradients", **asked)
+    parts = [
+        explain(image, classifier, name, target=1, **asked).values for name in ("occlusion", "integrated_gradients")
+    ]
+    np.testing.assert_allclose(difference.values, parts[0] - parts[1], atol=1e-6)

@@ -112,6 +112,14 @@ def test_a_2d_network_looks_at_the_slice_on_screen(inside: Open, qtbot: Any) -> 
     assert layer.data.shape[1] == 1
     there = layer.data_to_world((0, 0, 0, 0))[1]
     assert there == pytest.approx(source.data_to_world((13, 0, 0))[0])
+    # The same channel of another slice is another layer, though it has the same name.
+    channel = widget.thumbnails.channels()[0]
+    for index in (13, 20):
+        viewer.dims.set_point(viewer.dims.ndim - 3, source.data_to_world((index, 0, 0))[0])
+        widget.maps_button.click()
+        finish(qtbot, widget)
+        widget.add_channels([channel])
+        assert viewer.layers[-1].data_to_world((0, 0, 0))[0] == pytest.approx(source.data_to_world((index, 0, 0))[0])
 
 
 def test_without_an_image_and_when_stopped_there_is_one_sentence(inside: Open, qtbot: Any) -> None:
