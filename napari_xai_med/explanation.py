@@ -33,7 +33,7 @@ from napari_xai_med.models.head import Answer
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.run import prediction_from
 from napari_xai_med.models.target import Quantity, Target
-from napari_xai_med.options import shared_options, values_of
+from napari_xai_med.options import option_fields, shared_options, values_of
 from napari_xai_med.record import Record, software
 from napari_xai_med.reduced_precision import attribute_in
 from napari_xai_med.request import ExplainRequest
@@ -102,6 +102,12 @@ def _explain(image: Image, classifier: Classifier, requests: list[ExplainRequest
     request = requests[0]
     chosen = make_explainer(request.method, request.options)
     pairs = [(one, _other(request, one)) for one in chosen.each()]
+    averaged = chosen.each() == (chosen,) and len(values_of(chosen).get("layers", ())) > 1
+    if averaged and classifier.windows is not None:
+        raise InputError(
+            "The mean of several layers would make every window look alike; with a sliding window choose one layer, "
+            "or separate."
+        )
     for explainer in pairs[0]:
         if explainer is not None and (reason := reason_against(type(explainer), classifier)):
             raise ModelError(f"{reason} Choose another method, or a classifier with its own layers.")
@@ -148,10 +154,13 @@ def _attributions(
     maps, answer, said = _maps(asked, explainer, targets, job.part(0.0, half))
     taken: list[RawMap] = []
     if other is not None:
+        # As when the record is computed again, where this size is an option of both.
+        other = _in_batches_of(other, maps[0].facts.get("batch_size"))
         taken, _, more = _maps(asked, other, targets, job.part(half, 0.9))
         said = (*said, *more)
     told = (*asked.image.notices, *doubts(asked.classifier, image, network_input), *answer.notices, *said)
     prediction = prediction_from(asked.classifier, network_input, answer, told)
+    explainer = _in_batches_of(explainer, maps[0].facts.get("batch_size"))
     found = []
     for k, raw in enumerate(maps):
         job.step(0.9 + 0.1 * k / len(maps), "Placing the map on the image")
@@ -164,6 +173,12 @@ def _attributions(
         target = targets[k].resolved(answer, 0)
         found.append(_attribution(asked, (explainer, other), (title, signed), raw, values, prediction, target, start))
     return found
+
+
+def _in_batches_of(explainer: Explainer, size: object) -> Explainer:
+    """The same method with the size of its batches, if it has them: the last bits of its map depend on it."""
+    has = isinstance(size, int) and any(item.name == "batch_size" for item in option_fields(type(explainer)))
+    return replace(explainer, batch_size=size) if has else explainer  # type: ignore[type-var]  # it has it, see above
 
 
 def _maps(
@@ -252,7 +267,8 @@ def _attribution(
     assert target.index is not None
     zero = () if raw.values.any() else (zero_sentence(title, target.words(names)),)
     cautions = tuple(dict.fromkeys(each.caution for each in pair if each is not None and each.caution))
-    request = replace(asked.request, target=names[target.index], options=values_of(pair[0]))
+    used = raw.facts.get("precision", {}).get("used", asked.request.precision)
+    request = replace(asked.request, target=names[target.index], options=values_of(pair[0]), precision=used)
     method = {"about": target.words(names), **raw.facts, **({"caution": " ".join(cautions)} if cautions else {})}
     return Attribution(
         values=values,

@@ -17,7 +17,7 @@ from napari_xai_med.request import ExplainRequest
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 _MOST_THREADS = 1024
 _NEEDED: tuple[tuple[str, str, Any], ...] = (
     ("image", "source", str),

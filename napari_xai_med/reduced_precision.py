@@ -17,6 +17,7 @@ from napari_xai_med.models.precision import LEAST_CORRELATION, Precision
 from napari_xai_med.windows import attribute
 
 _FAILED = "In {} there is no map ({}); that in float32 is shown."
+_SLOWER = "In {} this took {:.1f} times as long as in float32 here; choose float32 on this device."
 _TOO_FAR = (
     "In {} the map's rank correlation with that in float32 is {:.4f}, below {}; the map in float32 is shown, and for "
     "other images of this size it is computed alone."
@@ -84,7 +85,8 @@ def _compared(
     found = question.classifier.rank_correlations[key] = _least_correlation(maps, others)
     facts: dict[str, object] = {"rank_correlation": found, "times_as_fast": faster}
     if found >= LEAST_CORRELATION:
-        return _told(others, {"used": str(precision), **facts}), other_answer, ()
+        slower = (_SLOWER.format(precision, 1 / faster),) if faster < 1 else ()
+        return _told(others, {"used": str(precision), **facts}), other_answer, slower
     notice = _TOO_FAR.format(precision, found, LEAST_CORRELATION)
     return _told(maps, {"used": str(Precision.FLOAT32), **facts}), answer, (notice,)
 

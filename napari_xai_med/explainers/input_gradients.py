@@ -201,9 +201,10 @@ class _Sums:
         self._wanted = self._wanted or question.resolved(answer)
         # All that may need more memory than there is comes before anything is added.
         found = self._gradients(units, images, answer, before)
-        for k, at, gradient in found:
+        products = [(k, at, gradient * points[at].factor) for k, at, gradient in found]
+        for k, at, product in products:
             _, sample, inner = units[at]
-            self._include(k, gradient * points[at].factor, inner)
+            self._include(k, product, inner)
             if before is not None and sample == 0:
                 self._before = self._before or [0.0] * len(self._wanted)
                 self._before[k] += explainer.shares(self._inner)[inner] * float(self._wanted[k][1].of(before)[at])

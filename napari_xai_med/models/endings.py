@@ -149,7 +149,9 @@ class Endings(TorchFunctionMode):
 
         Watching takes some microseconds for each function that a network calls, and many call hundreds.
         """
-        key = (shape, tuple(map(id, modules.values())))
+        # With what modules of others keep, such as whether they are to give probabilities.
+        kept = [_settings(module) for module in modules.values() if not type(module).__module__.startswith("torch.nn.")]
+        key = (shape, tuple(map(id, modules.values())), tuple(kept))
         if key in _without.get(network, ()):
             yield
             return
@@ -246,6 +248,10 @@ class Endings(TorchFunctionMode):
             # much of it was clamped, and the network's own probabilities are the clamped ones.
             return Ended(output, logits_of(output, "sigmoid"), "sigmoid")
         return Ended(output, output, elsewhere=ending)
+
+
+def _settings(module: nn.Module) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, value) for name, value in vars(module).items() if type(value) in (bool, int, float, str))
 
 
 @lru_cache(maxsize=1000)

@@ -33,6 +33,8 @@ class Answer:
         The function that the network itself ends in and that was taken off, such as "softmax", or nothing.
     notices : tuple of str
         Sentences that the user should read.
+    voxels : Tensor, shape (N, number of logits, voxels), optional
+        Of a segmentation the logits of each voxel.
     """
 
     logits: Tensor
@@ -42,6 +44,19 @@ class Answer:
     head: Head
     ending: str = ""
     notices: tuple[str, ...] = ()
+    voxels: Tensor | None = None
+
+    def region(self, row: int, index: int) -> Tensor | None:
+        """Where a segmentation predicts a class in one row, of voxels; everywhere if nowhere, None if it is none."""
+        if self.voxels is None:
+            return None
+        found: Tensor = _regions(self.voxels[row : row + 1].detach(), self.ending, index)[0]
+        return found if bool(found.any()) else found.logical_not()
+
+    def mean_over(self, region: Tensor, index: int) -> Tensor:
+        """Mean of a class's logit over a region of a segmentation, shape (N,), with its gradient."""
+        assert self.voxels is not None
+        return _logits_of(self.voxels, index)[:, region].mean(1)
 
 
 class Head(StrEnum):
@@ -159,15 +174,13 @@ def _of_regions(output: Tensor, ending: str) -> Answer:
     import torch
 
     flat = output.flatten(2)
-    alone, each_alone = flat.shape[1] == 1, flat.shape[1] > 1 and ending == "sigmoid"
-    labels = None if each_alone else (flat[:, 0] > 0).long() if alone else flat.argmax(1)
+    each_alone = flat.shape[1] > 1 and ending == "sigmoid"
     scores, shares = [], []
     # Class by class: flags of all classes at once would need more memory than the logits.
-    for index in range(2 if alone else flat.shape[1]):
-        logits = flat[:, 0] * (2 * index - 1) if alone else flat[:, index]
-        region = logits.detach() > 0 if labels is None else labels == index
+    for index in range(max(flat.shape[1], 2)):
+        region = _regions(flat.detach(), ending, index)
         size = region.sum(1)
-        inside = torch.where(region | (size == 0)[:, None], logits, 0).sum(1)
+        inside = torch.where(region | (size == 0)[:, None], _logits_of(flat, index), 0).sum(1)
         scores.append(inside / torch.where(size > 0, size, flat.shape[2]))
         shares.append(size.double() / flat.shape[2])
     score, share = torch.stack(scores, 1), torch.stack(shares, 1).cpu()
@@ -178,4 +191,16 @@ def _of_regions(output: Tensor, ending: str) -> Answer:
         # The background is asked about only where there is nothing else.
         foreground = share[:, 1:]
         top = torch.where(foreground.sum(1) > 0, foreground.argmax(1) + 1, 0)
-    return Answer(score, score, share, top, Head.SEGMENTATION, ending)
+    return Answer(score, score, share, top, Head.SEGMENTATION, ending, voxels=flat)
+
+
+def _logits_of(flat: Tensor, index: int) -> Tensor:
+    """The logit that speaks for a class at each voxel, shape (N, voxels), of (N, number of logits, voxels)."""
+    return flat[:, 0] * (2 * index - 1) if flat.shape[1] == 1 else flat[:, index]
+
+
+def _regions(flat: Tensor, ending: str, index: int) -> Tensor:
+    """Where a segmentation predicts a class, shape (N, voxels)."""
+    if flat.shape[1] == 1:
+        return (flat[:, 0] > 0) == bool(index)
+    return flat[:, index] > 0 if ending == "sigmoid" else flat.argmax(1) == index

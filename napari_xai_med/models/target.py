@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +34,8 @@ class AnyTarget(Protocol):
         """The number for each row of an answer, shape (N,), with its gradient."""
 
 
-@dataclass(frozen=True)
+# Regions can't be compared; each target is itself.
+@dataclass(frozen=True, eq=False)
 class Target:
     """What an explanation is about.
 
@@ -47,12 +48,16 @@ class Target:
     quantity : Quantity
     opposite : bool
         Whether to explain what speaks against it: the number times -1.
+    regions : mapping of int to Tensor, shape (voxels,)
+        Of a segmentation where it predicts each of the classes in the image itself. The same voxels count in what a
+        method makes of the image, as M does in Seg-Grad-CAM (Vinogradova et al. 2020): a covered lesion is lost.
     """
 
     index: int | None = None
     against: int | None = None
     quantity: Quantity = Quantity.LOGIT
     opposite: bool = False
+    regions: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
 
     def resolved(self, answer: Answer, row: int) -> Target:
         """The same with the most probable class of a row where none is named.
@@ -65,7 +70,8 @@ class Target:
         index = int(answer.top[row]) if self.index is None else self.index
         if index == self.against:
             raise InputError("A class can't be explained against itself; choose two different classes.")
-        return replace(self, index=index)
+        regions = {k: answer.region(row, k) for k in (index, self.against) if k is not None}
+        return replace(self, index=index, regions={k: each for k, each in regions.items() if each is not None})
 
     def check(self, head: Head) -> None:
         """Raise an `InputError` if a classifier with this head has no such number."""
@@ -78,10 +84,10 @@ class Target:
         """The number for each row of an answer, shape (N,), with its gradient; the class has to be named."""
         scores = answer.scores
         assert self.index is not None
-        score = scores[:, self.index]
+        score = self._score(answer, self.index)
         # A single logit is the difference of its two classes already.
         if self.against is not None and answer.head is not Head.ONE_LOGIT:
-            score = score - scores[:, self.against]
+            score = score - self._score(answer, self.against)
         alone = answer.head is not Head.SOFTMAX
         if self.quantity is Quantity.PROBABILITY:
             score = score.sigmoid() if alone else scores.softmax(1)[:, self.index]
@@ -89,6 +95,9 @@ class Target:
             others = [k for k in range(scores.shape[1]) if k != self.index]
             score = score - scores[:, others].logsumexp(1)
         return -score if self.opposite else score
+
+    def _score(self, answer: Answer, index: int) -> Tensor:
+        return answer.mean_over(self.regions[index], index) if index in self.regions else answer.scores[:, index]
 
     def words(self, names: Sequence[str]) -> str:
         """What it is, in words with the classes' names."""

@@ -15,7 +15,8 @@ from conftest import ROOT
 from explained_networks import SMALL, small_case
 from helpers import random_affine
 
-from napari_xai_med import Classifier, Image, classifier_from_module, explain, predict, read_image
+from napari_xai_med import Classifier, Image, classifier_from_module, explain, explain_all, predict, read_image
+from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import explainers, reason_against
 from napari_xai_med.explanation import explain_request
 from napari_xai_med.grid import Grid
@@ -134,3 +135,20 @@ def test_every_method_explains_a_real_network_on_a_real_image(name: str, brain: 
     attribution = explain(picture, classifier, name, target="tumour", **options)
     assert attribution.values.shape == picture.grid.shape
     assert attribution.values.any()
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "occlusion"])
+def test_the_record_says_how_many_were_computed_at_once(name: str) -> None:
+    """The last bits depend on it, and what is free in memory may be another share the next time."""
+    classifier, inputs = small_case(name, "3d softmax")
+    record = explain(image_of(inputs), classifier, name, **quick(name)).record
+    assert record.request["options"]["batch_size"] == record.method["batch_size"] > 0
+
+
+def test_several_layers_with_windows_are_refused_or_listed() -> None:
+    classifier, inputs = small_case("gradcam", "2d softmax")
+    classifier = replace(classifier, windows=SlidingWindow((8, 8), Aggregate.MEAN))
+    layers = ("features.2", "features.5")
+    with pytest.raises(InputError, match="with a sliding window choose one layer, or separate"):
+        explain(image_of(inputs), classifier, layers=layers)
+    assert len(explain_all(image_of(inputs), classifier, layers=layers, separate=True, targets=[1])) == 2

@@ -311,3 +311,22 @@ def test_a_network_that_gets_an_ending_later_is_watched_again() -> None:
     ended = forward(classifier, x, Job())
     assert ended.ending == "sigmoid"
     torch.testing.assert_close(ended.logits, plain[1].logits)
+
+
+class Switched(nn.Module):
+    """Gives probabilities if it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.probabilities = nn.Conv2d(1, 2, 3), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.conv(x).mean((2, 3))
+        return logits.sigmoid() if self.probabilities else logits
+
+
+def test_a_network_that_is_switched_is_watched_again() -> None:
+    classifier, x = classifier_of(Switched(), 2, head=Head.MULTI_LABEL), torch.rand(1, 1, 6, 6)
+    assert [forward(classifier, x, Job()).ending for _ in range(2)] == ["", ""]
+    classifier.network.probabilities = True
+    assert forward(classifier, x, Job()).ending == "sigmoid"

@@ -10,7 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 from napari_xai_med import explain, predict
 from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
+from napari_xai_med.job import Job
 from napari_xai_med.models.head import Head
+from napari_xai_med.models.run import forward
+from napari_xai_med.models.target import Target
 
 NAMES = {"class_names": ("background", "organ", "lesion"), "head": Head.SEGMENTATION}
 
@@ -59,6 +62,24 @@ def test_grad_cam_of_a_segmentation_is_that_of_the_mean_over_its_region() -> Non
     voxels[0, 2][region].mean().backward()
     expected = (maps.grad.mean((2, 3))[0][:, None, None] * maps[0]).sum(0).relu().detach().numpy()
     np.testing.assert_allclose(attribution.raw, expected, atol=1e-6)
+
+
+def test_a_changed_image_is_asked_about_the_region_of_the_image_itself() -> None:
+    image, classifier = picture(), classifier_of(Voxels(), 2, **NAMES)
+    x = torch.from_numpy(image.data)[None]
+    answer, covered = forward(classifier, x, Job()), forward(classifier, torch.zeros_like(x), Job())
+    found = Target(2).resolved(answer, 0)
+    # 3 (x - 2) at 4, and where 0 covers it, where no lesion is predicted any more.
+    assert float(found.of(answer)) == 6
+    assert float(found.of(covered)) == -6
+    assert float(Target(2, 1).resolved(answer, 0).of(covered)) == -6 + 1
+    lesion = image.data[0] == 4
+    occlusion = explain(image, classifier, "occlusion", target="lesion", window=1.0, stride=1.0)
+    # Of four voxels, each covered alone.
+    np.testing.assert_allclose(occlusion.values, np.where(lesion, 12 / 4, 0), atol=1e-6)
+    gradients = explain(image, classifier, "integrated_gradients", target="lesion", steps=4)
+    np.testing.assert_allclose(gradients.values, np.where(lesion, 12 / 4, 0), atol=1e-5)
+    assert gradients.notices == ()
 
 
 class Voxels4(nn.Conv2d):
