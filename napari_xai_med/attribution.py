@@ -70,6 +70,12 @@ class Attribution:
         top = float(np.abs(self.values).max()) or 1.0
         return (-top if self.signed else 0.0, top)
 
+    @staticmethod
+    def peak_of(values: NDArray[np.float32]) -> tuple[int, ...]:
+        """Index of what speaks most for the class; of what speaks most against it where nothing does."""
+        where = values.argmax() if values.max() > 0 else np.abs(values).argmax()
+        return tuple(int(n) for n in np.unravel_index(int(where), values.shape))
+
     def offset_in(self, grid: Grid) -> tuple[int, ...]:
         """Index of this map's first voxel on the grid of the whole image: zeros, but for a slice."""
         return tuple(int(n) for n in np.rint(grid.to_index(self.grid.affine[:-1, -1])))
@@ -93,7 +99,10 @@ class Attribution:
 
 def zero_sentence(title: str, about: str) -> str:
     """What to tell the user of a map that is zero everywhere."""
-    return f"{title} is zero everywhere: it finds nothing that speaks for {about}; try another layer, class or method."
+    return (
+        f"{title} is zero everywhere: as this method sees it, nothing speaks for {about}; try another layer, class or "
+        "method."
+    )
 
 
 def values_sha256(values: NDArray[np.float32]) -> str:

@@ -40,6 +40,7 @@ from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked, where_it_can
 
 _DIFFERENCE = "{} minus {}"
+_SAME = "Both methods give the same map; choose another one to take off."
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,9 @@ def _attributions(
         values = on_image(raw, network_input, image.grid.shape)
         if other is not None:
             title, signed = _DIFFERENCE.format(title, other.title), True
-            values = values - on_image(taken[k], network_input, image.grid.shape)
             raw = _difference(raw, taken[k], network_input)
+            tops = raw.facts["divided_by"]
+            values = values / tops[0] - on_image(taken[k], network_input, image.grid.shape) / tops[1]
         target = targets[k].resolved(answer, 0)
         found.append(_attribution(asked, (explainer, other), (title, signed), raw, values, prediction, target, start))
     return found
@@ -239,13 +241,20 @@ def on_image(raw: RawMap, network_input: NetworkInput, shape: tuple[int, ...]) -
 
 
 def _difference(one: RawMap, other: RawMap, network_input: NetworkInput) -> RawMap:
-    """The difference of two raw maps: on their own grid if that is the same, else on the network input's."""
-    facts = {**one.facts, "minus": dict(other.facts)}
+    """The difference of two raw maps, each divided by its largest absolute value: methods differ in their units.
+
+    On their own grid if that is the same, else on the network input's.
+    """
+    tops = [np.float32(np.abs(raw.values).max() or 1) for raw in (one, other)]
+    facts = {**one.facts, "minus": dict(other.facts), "divided_by": [float(top) for top in tops]}
     notices = (*one.notices, *other.notices)
     if one.values.shape == other.values.shape and np.array_equal(one.to_input, other.to_input):
-        return RawMap(one.values - other.values, one.to_input, facts, notices)
+        return RawMap(one.values / tops[0] - other.values / tops[1], one.to_input, facts, notices)
     shape = tuple(network_input.tensor.shape[2:])
-    parts = [resample_linear(raw.values, np.linalg.inv(raw.to_input), shape) for raw in (one, other)]
+    parts = [
+        resample_linear(raw.values, np.linalg.inv(raw.to_input), shape) / top
+        for raw, top in zip((one, other), tops, strict=True)
+    ]
     return RawMap(parts[0] - parts[1], np.eye(len(shape) + 1), facts, notices)
 
 
@@ -265,7 +274,8 @@ def _attribution(
         raise ModelError(f"{title} gave values that are not finite; choose another layer or method.")
     values, grid = asked.section.lift(values, asked.image)
     assert target.index is not None
-    zero = () if raw.values.any() else (zero_sentence(title, target.words(names)),)
+    sentence = _SAME if pair[1] is not None else zero_sentence(title, target.words(names))
+    zero = () if raw.values.any() else (sentence,)
     cautions = tuple(dict.fromkeys(each.caution for each in pair if each is not None and each.caution))
     used = raw.facts.get("precision", {}).get("used", asked.request.precision)
     request = replace(asked.request, target=names[target.index], options=values_of(pair[0]), precision=used)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -56,14 +57,16 @@ def three_views(image: Image, attribution: Attribution) -> Figure:
     figure = Figure(figsize=(1.2 + 4 * len(views), 5.4), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(views), squeeze=False)[0]
     limits = percentile_limits(image.data)
-    name = "RdYlGn" if attribution.signed else "turbo"
+    name = "PiYG" if attribution.signed else "turbo"
     norm = Normalize(*attribution.display_limits)
     for ax, view in zip(axes, views, strict=True):
         _draw(ax, view, limits, norm, name)
     if not attribution.is_zero:
         figure.colorbar(ScalarMappable(norm, name), ax=list(axes), shrink=0.8, label=attribution.title)
     figure.suptitle(_title(image, attribution), fontsize=11)
-    figure.supxlabel(DISCLAIMER, fontsize=9, color="firebrick")
+    caution = attribution.record.method.get("caution", "")
+    told = "\n".join([*wrap(caution, 90), DISCLAIMER])
+    figure.supxlabel(told, fontsize=9, color="firebrick")
     return figure
 
 
@@ -83,7 +86,7 @@ def _views(image: Image, attribution: Attribution) -> list[_View]:
     if values.shape != shown.grid.shape:
         axis = next(k for k in range(3) if values.shape[k] != shown.grid.shape[k])
         return [_plane(shown, np.take(values, 0, axis), axis, turned.offset_in(shown.grid)[axis], None)]
-    peak = np.unravel_index(int(np.abs(values).argmax()), values.shape)
+    peak = attribution.peak_of(values)
     if attribution.is_zero:
         peak = tuple(np.array(values.shape) // 2)
     return [_plane(shown, np.take(values, peak[k], k), k, int(peak[k]), peak) for k in range(3)]

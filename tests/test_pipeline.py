@@ -118,7 +118,7 @@ def test_a_map_that_is_zero_everywhere_says_so() -> None:
     attribution = explain(image, classifier_of(MeanOf(ones(nn.Conv3d(1, 1, 3))), 3), target="class 0")
     assert attribution.is_zero
     assert attribution.display_limits == (0, 1)
-    assert "is zero everywhere: it finds nothing that speaks for class 0" in attribution.notices[0]
+    assert "is zero everywhere: as this method sees it, nothing speaks for class 0" in attribution.notices[0]
 
 
 def test_without_a_target_the_most_probable_class_is_explained() -> None:

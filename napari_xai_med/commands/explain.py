@@ -40,9 +40,8 @@ def add_command(commands: Any, method: str) -> None:
     )
     classes.add_argument("--each-class", action="store_true", help="explain all classes, from one pass")
     parser.add_argument("--against", metavar="CLASS", help="explain the class rather than this one")
-    parser.add_argument(
-        "--quantity", choices=list(Quantity), default="logit", help="form in which the answer counts (%(default)s)"
-    )
+    quantities = list(map(str, Quantity))
+    parser.add_argument("--quantity", choices=quantities, default="logit", help="what of the answer (%(default)s)")
     parser.add_argument("--opposite", action="store_true", help="explain what speaks against the class")
     parser.add_argument(
         "--minus", choices=sorted(known), default="", metavar="METHOD", help="take the map of this method off"
@@ -51,7 +50,7 @@ def add_command(commands: Any, method: str) -> None:
     parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
     parser.add_argument(
         "--precision",
-        choices=list(Precision),
+        choices=list(map(str, Precision)),
         default="float32",
         help="less than %(default)s is used only where it was measured to give the same map",
     )

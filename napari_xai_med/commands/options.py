@@ -16,11 +16,17 @@ def add_options(group: Any, kind: type) -> None:
     """Add each option of a dataclass to a group of a parser; those that are not given are left out of the result."""
     for item in option_fields(kind):
         choices = item.metadata["choices"] if item.metadata["choices"] not in (LAYERS, FILES) else None
+        entry = entry_type(item)
         extra: dict[str, Any] = (
             {"action": argparse.BooleanOptionalAction}
             if isinstance(item.default, bool)
-            else {"type": reader(item.default, entry_type(item)), "choices": choices or None}
+            else {"type": reader(item.default, entry), "choices": choices or None}
         )
+        if isinstance(item.default, tuple) and entry is str:
+            # Given again it adds to what was given before.
+            extra |= {"action": "extend", "metavar": "NAME,NAME" if item.metadata["choices"] == LAYERS else "FILE,FILE"}
+        elif not isinstance(item.default, bool) and not choices:
+            extra["metavar"] = "N,N" if isinstance(item.default, tuple) else {int: "N", float: "X", str: "TEXT"}[entry]
         group.add_argument(
             f"--{item.name.replace('_', '-')}",
             dest=f"{PREFIX}{item.name}",
@@ -32,7 +38,12 @@ def add_options(group: Any, kind: type) -> None:
 
 def chosen_options(options: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, by their names."""
-    return {key.removeprefix(PREFIX): value for key, value in vars(options).items() if key.startswith(PREFIX)}
+    # What was given several times is a list.
+    return {
+        key.removeprefix(PREFIX): tuple(value) if isinstance(value, list) else value
+        for key, value in vars(options).items()
+        if key.startswith(PREFIX)
+    }
 
 
 def reader(default: Any, entry: type = int) -> Callable[[str], Any]:

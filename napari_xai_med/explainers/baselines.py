@@ -99,6 +99,11 @@ class WithBaseline(Explainer):
         InputError
             If an image is wanted and not exactly one is chosen.
         """
+        if self.baseline != "image" and self.baseline_image:
+            raise InputError(
+                f"{self.title} has a baseline_image, but its baseline is {self.baseline}; choose the baseline image, "
+                "or leave the file out."
+            )
         if self.baseline != "image":
             return simple_baselines(question, (self.baseline,), self.blur)
         if question.others is None or len(question.others) != 1:

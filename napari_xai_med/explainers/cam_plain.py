@@ -74,7 +74,8 @@ class CAM(GradientCAM):
             there = gradients_at(question, other, targets, noise)[name]
             most = _TOLERANCE * max(float(here.abs().max()), float(there.abs().max()))
             means = here.mean(tuple(range(2, here.ndim)), keepdim=True)
-            if any(float((each - means).abs().max()) > most for each in (here, there)):
+            # No gradient at all: the layer is read elsewhere, such as at a class token.
+            if not here.any() or any(float((each - means).abs().max()) > most for each in (here, there)):
                 raise ModelError(_NOT_POOLED.format(question.classifier.name, name))
         return {}
 

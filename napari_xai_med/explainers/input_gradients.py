@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_xai_med.errors import ModelError
+from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.explainers.base import Explainer, Question, RawMap
 from napari_xai_med.explainers.batches import FEWER, batch_option, batch_size
 from napari_xai_med.explainers.completeness import completeness
@@ -137,6 +137,8 @@ class InputGradients(Explainer):
 
     def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """One forward pass for all targets of a point, and a backward pass for each; see `Explainer`."""
+        if self.noise_tunnel == Tunnel.VARGRAD and self.noise_samples < 2:
+            raise InputError("One noisy copy has no variance; take at least 2 noise_samples for vargrad.")
         question = replace(question, inputs=question.inputs.to(question.classifier.device))
         return _Sums(self, question).run(job)
 

@@ -40,7 +40,7 @@ class IntegratedGradients(WithBaseline, InputGradients):
     name: ClassVar[str] = "integrated_gradients"
     title: ClassVar[str] = "Integrated Gradients"
     paper: ClassVar[str] = "Sundararajan et al. 2017, arXiv:1703.01365"
-    advice: ClassVar[str] = "take more steps"
+    advice: ClassVar[str] = "take more steps, or another baseline"
 
     steps: int = option(32, "Points on the way from the baseline to the image.", limits=(1, 10_000))
 

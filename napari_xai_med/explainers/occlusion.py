@@ -26,6 +26,9 @@ from napari_xai_med.options import option
 _MOST = 20_000
 """Passes for one image that are not too many: some hours for a large volume on a processor."""
 
+_FIFTH = 5
+"""Windows of the default that lie side by side along an axis."""
+
 _ANSWERING = 0.02
 """Share of the time that the answers about the image itself take."""
 
@@ -84,10 +87,14 @@ class Occlusion(WithBaseline):
     needs: ClassVar[frozenset[Gives]] = frozenset()
 
     window: float = option(
-        20.0, "Length of the window along each axis, in millimetres; in pixels for pictures.", limits=(0.0, None)
+        0.0,
+        "Length of the window along each axis, in millimetres, or in pixels for pictures; a fifth of the image if 0.",
+        limits=(0.0, None),
     )
     stride: float = option(
-        10.0, "From one window to the next, in millimetres; in pixels for pictures.", limits=(0.0, None)
+        0.0,
+        "From one window to the next, in millimetres, or in pixels for pictures; half the window if 0.",
+        limits=(0.0, None),
     )
     batch_size: int = batch_option()
 
@@ -99,7 +106,8 @@ class Occlusion(WithBaseline):
         passes = prod(len(axis) for axis in cover.starts())
         if passes > _MOST:
             raise InputError(
-                f"Occlusion would need {passes} passes through the network; enlarge the window and the stride."
+                f"Occlusion would need {passes} passes through the network, and at most {_MOST} are made; enlarge the "
+                "window and the stride."
             )
         starts, rows = list(product(*cover.starts())), list(dict.fromkeys(row for row, _ in question.targets))
         baselines = self.baselines(question)[:, 0]
@@ -134,14 +142,19 @@ class Occlusion(WithBaseline):
         return maps, answer
 
     def _cover(self, question: Question) -> _Cover:
-        if not 0 < self.stride <= self.window:
+        if 0 < self.window < self.stride:
             raise InputError(
-                f"Windows of {self.window:g} mm every {self.stride:g} mm don't cover the image; choose a stride above "
-                "0 and at most as long as the window."
+                f"Windows of {self.window:g} every {self.stride:g} don't cover the image; choose a stride at most as "
+                "long as the window."
             )
         shape, spacing = tuple(question.inputs.shape[2:]), spacing_of(question)
-        window = tuple(min(max(round(self.window / step), 1), n) for step, n in zip(spacing, shape, strict=True))
-        stride = tuple(max(round(self.stride / step), 1) for step in spacing)
+        lengths = [self.window / step if self.window else n / _FIFTH for step, n in zip(spacing, shape, strict=True)]
+        window = tuple(min(max(round(length), 1), n) for length, n in zip(lengths, shape, strict=True))
+        steps = [self.stride / step if self.stride else n / 2 for step, n in zip(spacing, window, strict=True)]
+        stride = tuple(max(round(step), 1) for step in steps)
+        if not self.window:
+            # Of a window that nobody chose the stride can't be known to be too long.
+            stride = tuple(min(pair) for pair in zip(stride, window, strict=True))
         return _Cover(window, stride, shape)
 
     def _facts(self, question: Question, cover: _Cover, passes: int) -> dict[str, Any]:

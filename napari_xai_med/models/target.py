@@ -107,7 +107,7 @@ class Target:
             told = f"{told} rather than {names[self.against]}"
         if self.quantity is not Quantity.LOGIT:
             told = f"{self.quantity.replace('_', '-')} of {told}"
-        return f"against {told}" if self.opposite else told
+        return f"what speaks against {told}" if self.opposite else told
 
 
 @dataclass(frozen=True)

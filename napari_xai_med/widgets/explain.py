@@ -69,7 +69,7 @@ class ExplainWidget(ControlsWidget):
         self.save_button = QPushButton("Save results…")
         self.copy_button = QPushButton("Copy as Python")
         self.maximum_button = QPushButton("Go to maximum")
-        self.maximum_button.setToolTip("Show the slice that the heatmap's largest value lies on.")
+        self.maximum_button.setToolTip("Show the slice on which the heatmap speaks most for its class.")
         self.unload_button = QPushButton("Unload")
         self.unload_button.setToolTip("Give the classifier's memory back.")
         self.input_button = QPushButton("Show what the network sees")
@@ -106,6 +106,7 @@ class ExplainWidget(ControlsWidget):
         self.task.running_changed.connect(self._show_running)
         self.task.failed.connect(self._forget_prediction)
         self.classifier.changed.connect(self._classifier_changed)
+        self.method.currentIndexChanged.connect(self.progress_text.clear)
         self.classifier.to_pack.connect(self._open_packing)
         self.inputs.changed.connect(self._forget_prediction)
         self.inputs.preprocessing_wanted.connect(self._fill_preprocessing)
@@ -188,6 +189,9 @@ class ExplainWidget(ControlsWidget):
 
     def _show_attributions(self, chosen: Chosen, attributions: list[Attribution]) -> None:
         for attribution in attributions:
+            if self.heatmap.layer is not None and attribution is not attributions[0]:
+                # Maps of several classes would hide each other.
+                self.heatmap.layer.visible = False
             layer = add_heatmap(self.viewer, chosen.view, attribution)
             self._results[layer] = _Result(chosen, attribution)
             self.heatmap.set_layer(layer)

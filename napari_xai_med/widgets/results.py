@@ -15,8 +15,8 @@ from napari_xai_med.widgets.colours import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_
 
 
 def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
-    """Show the slices that the largest value of a heatmap lies on."""
-    index = np.unravel_index(int(np.abs(layer.data).argmax()), layer.data.shape)
+    """Show the slices on which a heatmap speaks most for its class."""
+    index = Attribution.peak_of(layer.data)
     for axis, value in enumerate(layer.data_to_world(index), start=viewer.dims.ndim - layer.ndim):
         viewer.dims.set_point(axis, value)
 

@@ -56,7 +56,7 @@ def test_more_steps_add_up_better_and_too_few_are_told(dims: int, quantity: Quan
     assert errors[2] < 1e-3
     for raw in maps.values():
         assert bool(raw.notices) == (raw.facts["completeness_error"] > 0.05)
-    assert "; take more steps." in maps[1].notices[0]
+    assert "; take more steps, or another baseline." in maps[1].notices[0]
 
 
 def draws(explainer: GradientSHAP, count: int) -> list[tuple[int, float]]:

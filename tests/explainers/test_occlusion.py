@@ -86,9 +86,11 @@ def test_classes_and_batches_share_passes_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"window": 1.0, "stride": 1.0}, r"would need 27000 passes through the network; enlarge the window and the"),
-        ({"window": 4.0, "stride": 5.0}, r"Windows of 4 mm every 5 mm don't cover the image; choose a stride above 0 "),
-        ({"window": 4.0, "stride": 0.0}, r"Windows of 4 mm every 0 mm don't cover the image"),
+        (
+            {"window": 1.0, "stride": 1.0},
+            r"would need 27000 passes through the network, and at most 20000 are made",
+        ),
+        ({"window": 4.0, "stride": 5.0}, r"Windows of 4 every 5 don't cover the image; choose a stride at most as"),
     ],
 )
 def test_windows_that_can_not_be_are_a_sentence(options: dict[str, Any], sentence: str) -> None:
@@ -113,3 +115,11 @@ def test_windows_are_counted_before_they_are_listed() -> None:
     x = torch.zeros(1, 1, 1, 1, 1).expand(1, 1, 2000, 2000, 2000)
     with pytest.raises(InputError, match="would need 8000000000 passes"):
         maps_of(Occlusion(window=1.0, stride=1.0), classifier_of(network, 3), x, [(0, 1)])
+
+
+def test_the_default_window_is_a_fifth_of_the_image() -> None:
+    classifier = classifier_of(nn.Sequential(nn.Conv3d(1, 2, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten()), 3)
+    (raw,), _ = maps_of(Occlusion(), classifier, torch.rand(1, 1, 30, 20, 10), [(0, 1)], spacing=(1.0, 3.0, 0.2))
+    assert (raw.facts["window"], raw.facts["stride"]) == ([6, 4, 2], [3, 2, 1])
+    (raw,), _ = maps_of(Occlusion(stride=90.0), classifier, torch.rand(1, 1, 30, 20, 10), [(0, 1)])
+    assert raw.facts["stride"] == raw.facts["window"]

@@ -135,7 +135,7 @@ def test_what_an_accelerator_can_t_do_is_left_to_the_processor(kind: type[Small]
     """The device "meta" stands for an accelerator: it takes a network, and fails when that runs."""
     classifier = classifier_of(kind(), 2)
     there = classifier.on("meta")
-    there._layers[(1, 8, 8)] = classifier.layers((1, 8, 8))
+    there.traces[1, 8, 8] = classifier.trace((1, 8, 8))
     with Remembered(there.network, classifier.network):
         prediction, attribution = predict(IMAGE, there), explain(IMAGE, there)
     for answer, expected in (
