@@ -45,7 +45,8 @@ def explained(
 def close(ours: RawMap, theirs: RawMap) -> None:
     np.testing.assert_array_equal(ours.to_input, theirs.to_input)
     top = max(float(np.abs(theirs.values).max()), 1e-12)
-    np.testing.assert_allclose(ours.values, theirs.values, atol=1e-5 * top, rtol=1e-5)
+    # Occlusion is a difference of answers of about 1, which float32 rounds at 1e-7.
+    np.testing.assert_allclose(ours.values, theirs.values, atol=max(1e-5 * top, 1e-7), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", explainers())

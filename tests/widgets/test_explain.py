@@ -187,7 +187,7 @@ def test_any_class_and_layer_and_the_controls_follow_the_selection(opened: Open,
     widget.explain_button.click()
     finish(qtbot, widget)
     first = viewer.layers[-1]
-    assert "Grad-CAM, normal" in first.name
+    assert "Grad-CAM at features.1.conv, normal" in first.name
     assert first.metadata[METADATA_KEY]["record"]["method"]["layer"] == "features.1.conv"
     # The choice stays, and is what the next explanation uses.
     assert widget.options.values() == {"layers": ("features.1.conv",), "separate": False}
