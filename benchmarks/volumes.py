@@ -26,7 +26,10 @@ def made(shape: tuple[int, ...]) -> tuple[Classifier, Tensor]:
     """DenseNet121, which takes small volumes as well, and an input."""
     torch.manual_seed(0)
     network = build("densenet121", spatial_dims=3, num_classes=3).eval()
-    return classifier_from_module(network, ["a", "b", "c"]), torch.rand(1, 1, *shape)
+    classifier = classifier_from_module(network, ["a", "b", "c"])
+    # The layers are found once for a size of input, and not with each map.
+    classifier.layers((1, *shape))
+    return classifier, torch.rand(1, 1, *shape)
 
 
 def memory_of(shape: tuple[int, ...], what: str) -> Callable[[], Any]:
