@@ -47,8 +47,8 @@ class ScoreCAM(ScoredCAM):
     def choose(self, activations: Tensor) -> list[int]:
         """The channels that can be masks; see `ScoredCAM`."""
         flat = activations.flatten(1)
-        varying = (flat.amax(1) > flat.amin(1)).tolist()
-        return [k for k in super().choose(activations) if varying[k]]
+        varying = (flat.amax(1) > flat.amin(1)).nonzero().flatten()
+        return [int(varying[k]) for k in super().choose(activations[varying])]
 
     def weights(self, at: AtLayer, job: Job) -> list[Weights]:
         """Ask about the masked images of all rows; see `ScoredCAM`."""

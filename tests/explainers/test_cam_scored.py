@@ -312,3 +312,10 @@ def test_ablations_of_windows_are_shares_of_the_whole_image_s_score() -> None:
     windows = SlidingWindow((6, 6), Aggregate.MEAN, overlap=0.0)
     classifier = replace(classifier_of(network, 2), windows=windows)
     close(explain(x.numpy(), classifier, "ablationcam", target=1).values, expected, 1e-4)
+
+
+def test_a_channel_that_is_no_mask_takes_no_other_one_s_place() -> None:
+    activations = torch.stack([torch.full((3, 4), 9.0), torch.rand(3, 4), 2 * torch.rand(3, 4) + 2])
+    assert ScoreCAM(channels=1).choose(activations) == [2]
+    assert ScoreCAM(channels=2).choose(activations) == [1, 2]
+    assert ScoreCAM().choose(activations[:1]) == []

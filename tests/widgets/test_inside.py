@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,6 @@ from napari_xai_med import feature_maps
 from napari_xai_med.inside import by_strength
 from napari_xai_med.layers import LayerView
 from napari_xai_med.samples import sample_files
-from napari_xai_med.widgets.inside import InsideWidget
-
-
-@pytest.fixture
-def inside(make_napari_viewer: Any, qtbot: Any) -> Iterator[Open]:
-    """A viewer with the widget opened as a user opens it; a sample if one is named."""
-    widgets: list[InsideWidget] = []
-
-    def build(sample: str = "", model: str = "chest_ct_3d") -> tuple[Any, InsideWidget]:
-        viewer = make_napari_viewer(show=True)
-        if sample:
-            viewer.open_sample("napari-xai-med", sample)
-        _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Look inside a network")
-        widget.classifier.choose(model)
-        widgets.append(widget)
-        return viewer, widget
-
-    yield build
-    for widget in widgets:
-        widget.task.cancel()
-        qtbot.waitUntil(lambda w=widget: not w.task.running, timeout=60_000)
 
 
 def click(qtbot: Any, widget: Any, place: int, key: Any = Qt.KeyboardModifier.NoModifier) -> None:
