@@ -1,0 +1,1 @@
+"""Cooperative games: what coalitions of an image's parts are worth, and what each part contributes."""

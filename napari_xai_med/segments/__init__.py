@@ -1,0 +1,1 @@
+"""Superpixels and supervoxels: the parts of an image whose contributions are asked for."""
