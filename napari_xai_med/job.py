@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from napari_xai_med.errors import Cancelled
 
@@ -29,12 +29,15 @@ class Job:
     cancel : CancelToken, optional
     start, stop : float
         The part of the whole that this work is.
+    partial : callable, optional
+        Called with the result so far, of work that comes to its result by and by.
     """
 
     progress: Progress | None = None
     cancel: CancelToken | None = None
     start: float = 0.0
     stop: float = 1.0
+    partial: Callable[[Any], None] | None = None
 
     def step(self, done: float, text: str) -> None:
         """Report that the share `done` of this part is finished; raise `Cancelled` if the user stopped it."""
@@ -46,4 +49,9 @@ class Job:
     def part(self, start: float, stop: float) -> Job:
         """The job of one part of this work, from share `start` to share `stop`."""
         length = self.stop - self.start
-        return Job(self.progress, self.cancel, self.start + start * length, self.start + stop * length)
+        return replace(self, start=self.start + start * length, stop=self.start + stop * length)
+
+    def show(self, make: Callable[[], Any]) -> None:
+        """Report the result so far, which is made only if somebody wants it."""
+        if self.partial is not None:
+            self.partial(make())

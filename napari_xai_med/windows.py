@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,7 @@ from napari_xai_med.grid import resample_linear
 from napari_xai_med.job import Job
 from napari_xai_med.models.devices import in_batches
 from napari_xai_med.models.head import Answer
-from napari_xai_med.models.run import forward
+from napari_xai_med.models.run import answering, forward
 from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 from napari_xai_med.models.target import AnyTarget, Direction
 
@@ -171,14 +172,28 @@ def answer_of(classifier: Classifier, inputs: Tensor, job: Job) -> tuple[Answer,
     return _combined(classifier, rows), tuple(sentence for row in rows for sentence in row.notices)
 
 
+@contextmanager
+def asking(classifier: Classifier) -> Iterator[Callable[[Tensor, Job], Answer]]:
+    """Ask a classifier many times about whole images, for which its network is made ready only once.
+
+    Gives a function of images, (N, C, *spatial), which belong to it from then on, and a job.
+    """
+    if classifier.windows is None:
+        with answering(classifier) as ask:
+            yield ask
+    else:
+        yield lambda inputs, job: answer_of(classifier, inputs, job)[0]
+
+
 def attribute(explainer: Explainer, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
     """Explain answers of a classifier; see `Explainer.attribute`, which knows nothing of windows.
 
-    With a sliding window each window is explained by itself. Its map is weighted with the derivative of what is
-    explained by the window's logits, and all of them are blended on the grid of the network's input.
+    With a sliding window each window is explained by itself, if the method does not ask about whole images. Its map is
+    weighted with the derivative of what is explained by the window's logits, and all of them are blended on the grid of
+    the network's input.
     """
     classifier = question.classifier
-    if classifier.windows is None:
+    if classifier.windows is None or explainer.whole:
         return explainer.attribute(question, job)
     rows = _ask(classifier, question.inputs, classifier.windows, job.part(0.0, _ANSWERING))
     answer = _combined(classifier, rows)

@@ -12,6 +12,7 @@ from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.target import AnyTarget, Target
 from napari_xai_med.options import with_options
 from napari_xai_med.registry import Registry
+from napari_xai_med.segments.base import Segments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,27 @@ if TYPE_CHECKING:
     from napari_xai_med.job import Job
     from napari_xai_med.models.classifier import Classifier
     from napari_xai_med.models.head import Answer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What each part of an image contributes.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (*spatial)
+        On the grid of the network's input: 0 for what belongs to no part, then 1 to the number of parts.
+    values, errors : ndarray of float64, shape (number of parts,)
+        Contributions and their standard errors, NaN where nothing is known of these.
+    """
+
+    labels: NDArray[np.int32]
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    def painted(self) -> NDArray[np.float32]:
+        """Each voxel with the contribution of its part, 0 outside of them."""
+        return np.concatenate([[0.0], self.values]).astype(np.float32)[self.labels]
 
 
 @dataclass(frozen=True)
@@ -38,12 +60,15 @@ class RawMap:
         What belongs in the record, such as the layer and how its cells were placed.
     notices : tuple of str
         Sentences that the user should read.
+    parts : Parts, optional
+        Of which parts of the input `values` are painted, on its grid; they keep their edges on the image.
     """
 
     values: NDArray[np.float32]
     to_input: Float
     facts: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,8 @@ class Question:
         Millimetres between the inputs' voxels along each spatial axis; pixels where a picture has no spacing.
     others : Tensor, shape (K, C, *spatial)
         The images that `Explainer.images` names, preprocessed like the inputs; none by default.
+    segments : tuple of Segments
+        Of each row of `inputs`, on its grid, for methods that use them; none by default.
     """
 
     classifier: Classifier
@@ -68,6 +95,7 @@ class Question:
     targets: tuple[tuple[int, AnyTarget], ...]
     spacing: tuple[float, ...] = ()
     others: Tensor | None = None
+    segments: tuple[Segments, ...] = ()
 
     def resolved(self, answer: Answer) -> tuple[tuple[int, AnyTarget], ...]:
         """The targets with the most probable class of a row where none is named."""
@@ -79,7 +107,13 @@ class Question:
     def one_by_one(self) -> list[Question]:
         """A question for each target, about its row alone: for networks of files that take one image at a time."""
         return [
-            replace(self, inputs=self.inputs[row : row + 1], targets=((0, target),)) for row, target in self.targets
+            replace(
+                self,
+                inputs=self.inputs[row : row + 1],
+                targets=((0, target),),
+                segments=self.segments[row : row + 1],
+            )
+            for row, target in self.targets
         ]
 
 
@@ -100,6 +134,12 @@ class Explainer(ABC):
         What the classifier's format has to give.
     caution : str
         What everyone who looks at its map should know, such as that it hardly depends on the weights; or nothing.
+    uses_segments : bool
+        Whether it explains by the contributions of segments; see `Question.segments`.
+    whole : bool
+        Whether it asks about whole images only, which a sliding window then cuts up, instead of explaining each window.
+    presets : mapping of str to mapping
+        Names of sets of options, such as the defaults of a library that people know.
     """
 
     name: ClassVar[str]
@@ -108,6 +148,9 @@ class Explainer(ABC):
     signed: ClassVar[bool]
     needs: ClassVar[frozenset[Gives]]
     caution: ClassVar[str] = ""
+    uses_segments: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @classmethod
     def reason(cls, classifier: Classifier) -> str:  # noqa: ARG003  # for methods that are for some networks only

@@ -13,7 +13,7 @@ from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.cam_scored import AtLayer, ScoredCAM, Weights
 from napari_xai_med.job import Job
 from napari_xai_med.models.layouts import Layout
-from napari_xai_med.models.run import Hook, forward
+from napari_xai_med.models.passes import Hook
 from napari_xai_med.models.target import Direction
 
 _NEAR_ZERO = (
@@ -140,7 +140,8 @@ class Ablation:
         return self.at.scores(self.at.answer)[:, self.row : self.row + 1]
 
     def _scores(self, inputs: Tensor, hook: Hook, job: Job) -> Tensor:
-        return self.at.scores(forward(self.at.question.classifier, inputs, job, {self.at.layer.name: hook}))
+        # A copy, since what is asked about may be changed in place.
+        return self.at.scores(self.at.ask(inputs.clone(), job, {self.at.layer.name: hook}))
 
 
 def _without(channels: Tensor, uses: int, layout: Layout) -> Hook:

@@ -12,7 +12,6 @@ from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.cam_scored import AtLayer, ScoredCAM, Weights
 from napari_xai_med.explainers.placing import on_input
 from napari_xai_med.job import Job
-from napari_xai_med.models.run import forward
 from napari_xai_med.options import option
 
 
@@ -58,10 +57,10 @@ class ScoreCAM(ScoredCAM):
         zeros = None
         if self.weighting == "increase":
             baseline = torch.zeros_like(at.question.inputs[:1])
-            zeros = at.scores(forward(at.question.classifier, baseline, job.part(0.0, 0.02)))[:, 0]
+            zeros = at.scores(at.ask(baseline, job.part(0.0, 0.02)))[:, 0]
 
         def ask(part: Tensor, its: Job) -> Tensor:
-            return at.scores(forward(at.question.classifier, _masked(at, part), its))
+            return at.scores(at.ask(_masked(at, part), its))
 
         scores, notices = self.in_parts(items, self.batch_size, ask, job.part(0.02, 1.0))
         weights = []

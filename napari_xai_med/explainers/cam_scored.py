@@ -15,6 +15,7 @@ from napari_xai_med.job import Job
 from napari_xai_med.models.devices import in_batches
 from napari_xai_med.models.head import Answer
 from napari_xai_med.models.receptive_field import Layer
+from napari_xai_med.models.run import answering
 from napari_xai_med.models.target import AnyTarget
 from napari_xai_med.options import option
 
@@ -37,6 +38,8 @@ class AtLayer:
         Rows, and what is explained of them.
     answer : Answer
         To the images as they are.
+    ask : callable
+        One of many passes; see `answering`.
     """
 
     question: Question
@@ -45,6 +48,7 @@ class AtLayer:
     chosen: dict[int, list[int]]
     wanted: Sequence[tuple[int, AnyTarget]]
     answer: Answer
+    ask: Callable[..., Answer]
 
     def scores(self, answer: Answer) -> Tensor:
         """What each target is about in another answer, shape (number of targets, rows of the answer)."""
@@ -87,9 +91,9 @@ class ScoredCAM(LayerExplainer):
         for k, layer in enumerate(layers):
             last = outputs[layer.name][-1]
             chosen = {row: self.choose(last[row]) for row, _ in wanted}
-            at = AtLayer(question, layer, outputs[layer.name], chosen, wanted, answer)
             part = job.part(0.02 + 0.98 * k / len(layers), 0.02 + 0.98 * (k + 1) / len(layers))
-            with torch.no_grad():
+            with torch.no_grad(), answering(question.classifier) as ask:
+                at = AtLayer(question, layer, outputs[layer.name], chosen, wanted, answer, ask)
                 found = self.weights(at, part)
             for made, (row, _), weights in zip(maps, wanted, found, strict=True):
                 facts = {"channels": last.shape[1], "channels_asked": len(chosen[row]), **weights.facts}

@@ -19,8 +19,9 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Answer
 from napari_xai_med.models.layouts import Layout
+from napari_xai_med.models.passes import Hook
 from napari_xai_med.models.receptive_field import Layer, default_layer
-from napari_xai_med.models.run import Hook, forward, gradient_sentence
+from napari_xai_med.models.run import forward, gradient_sentence
 from napari_xai_med.models.target import AnyTarget
 from napari_xai_med.options import LAYERS, option
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from napari_xai_med.models.batch_sizes import Sizes
     from napari_xai_med.models.endings import Range
     from napari_xai_med.models.receptive_field import Layer, Trace
 
@@ -319,6 +320,11 @@ class Classifier:
     @cached_property
     def rank_correlations(self) -> dict[tuple[object, ...], float]:
         """What was measured of maps in reduced precision; see `napari_xai_med.reduced_precision`."""
+        return {}
+
+    @cached_property
+    def batch_sizes(self) -> dict[tuple[object, ...], Sizes]:
+        """How many images at once are fast, for each kind of input; see `napari_xai_med.models.batch_sizes`."""
         return {}
 
     @cached_property

@@ -6,7 +6,7 @@ probabilities. Which function a network ends in is not read from its code but se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -144,14 +144,13 @@ class Endings(TorchFunctionMode):
         self._found = False
 
     @contextmanager
-    def watching(self, network: nn.Module, modules: Mapping[str, nn.Module], shape: tuple[int, ...]) -> Iterator[None]:
+    def watching(self, network: nn.Module, settings: Hashable, shape: tuple[int, ...]) -> Iterator[None]:
         """Be active, unless a pass through the same modules with an input of this shape had none of these functions.
 
-        Watching takes some microseconds for each function that a network calls, and many call hundreds.
+        Watching takes some microseconds for each function that a network calls, and many call hundreds. The same
+        modules are those with the same `settings_of`.
         """
-        # With what modules of others keep, such as whether they are to give probabilities.
-        kept = [_settings(module) for module in modules.values() if not type(module).__module__.startswith("torch.nn.")]
-        key = (shape, tuple(map(id, modules.values())), tuple(kept))
+        key = (shape, settings)
         if key in _without.get(network, ()):
             yield
             return
@@ -248,6 +247,12 @@ class Endings(TorchFunctionMode):
             # much of it was clamped, and the network's own probabilities are the clamped ones.
             return Ended(output, logits_of(output, "sigmoid"), "sigmoid")
         return Ended(output, output, elsewhere=ending)
+
+
+def settings_of(modules: Mapping[str, nn.Module]) -> Hashable:
+    """A network's modules, and what those of others keep, such as whether they are to give probabilities."""
+    kept = [_settings(module) for module in modules.values() if not type(module).__module__.startswith("torch.nn.")]
+    return (tuple(map(id, modules.values())), tuple(kept))
 
 
 def _settings(module: nn.Module) -> tuple[tuple[str, Any], ...]:

@@ -26,7 +26,8 @@ from napari_xai_med.models.geometry import Axis, Follower, steps_of
 from napari_xai_med.models.geometry_ops import RULES, same_shape
 from napari_xai_med.models.graphs.program import Part
 from napari_xai_med.models.layouts import Layout, Order, layout_of, patches_in
-from napari_xai_med.models.untouched import untouched
+from napari_xai_med.models.size_guard import guarded
+from napari_xai_med.models.untouched import is_scripted, untouched
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 
@@ -159,7 +160,8 @@ def trace(network: nn.Module, input_shape: tuple[int, ...]) -> Trace:
     ModelError
         If the network does not take an input of that shape.
     """
-    with untouched(network, (1, *input_shape)), torch.no_grad():
+    shape = (1, *input_shape)
+    with untouched(network) as modules, guarded(network, shape, always=is_scripted(modules)), torch.no_grad():
         try:
             return _trace(network, input_shape, with_data=False)
         except _FAILURES:

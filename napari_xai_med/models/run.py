@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from napari_xai_med.errors import ModelError, XAIMedError, one_line
+from napari_xai_med.errors import ModelError
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
-from napari_xai_med.models.devices import is_lacking, is_out_of_memory
-from napari_xai_med.models.endings import Ended, Endings
+from napari_xai_med.models.endings import Ended
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer, Head
+from napari_xai_med.models.passes import Hook, passes, replacing
 from napari_xai_med.models.sliding_window import Aggregate
 from napari_xai_med.models.target import AnyTarget
 from napari_xai_med.models.untouched import constant_weights, is_scripted, untouched
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-Hook = Callable[["Tensor"], "Tensor"]
-
-_MOST_REPORTS = 25
-"""Modules of a network before which it is asked whether to go on."""
+    from torch import Tensor
 
 
 def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Answer:
@@ -59,46 +54,35 @@ def forward(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, H
         If the device has not enough memory, or lacks an operator; see `is_out_of_memory` and `is_lacking` in
         `napari_xai_med.models.devices`.
     """
-    end = ended(classifier, inputs, job, hooks)
-    answer = read(classifier, end, tuple(inputs.shape[1:]), hooks)
-    if not bool(answer.logits.isfinite().all()):
-        raise ModelError(_not_finite(classifier, inputs))
-    return answer
+    with answering(classifier) as ask:
+        # A copy: some networks change their input in place.
+        return ask(inputs.to(classifier.device, classifier.dtype, copy=True), job, hooks)
+
+
+@contextmanager
+def answering(classifier: Classifier) -> Iterator[Callable[..., Answer]]:
+    """Many passes through one network, for which it is made ready only once.
+
+    Gives a function like `forward`, of inputs, a job and hooks, to which the inputs belong from then on: some networks
+    change them in place.
+    """
+    with passes(classifier) as run:
+
+        def ask(inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Answer:
+            end = run(inputs.to(classifier.device, classifier.dtype), job, hooks)
+            answer = read(classifier, end, tuple(inputs.shape[1:]), hooks)
+            if not bool(answer.logits.isfinite().all()):
+                raise ModelError(_not_finite(classifier, inputs))
+            return answer
+
+        yield ask
 
 
 def ended(classifier: Classifier, inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Ended:
     """One pass through the network, and what its output was before its ending; see `forward`."""
-    network = classifier.network
-    # A copy: some networks change their input in place.
-    inputs = inputs.to(classifier.device, classifier.dtype, copy=True)
-    endings = Endings()
-    with (
-        untouched(network, tuple(inputs.shape)) as modules,
-        _reporting(modules, job),
-        _replacing(modules, hooks or {}, endings),
-        constant_weights(modules),
-        classifier.precision.context(classifier.device),
-        endings.watching(network, modules, tuple(inputs.shape)),
-    ):
-        try:
-            output = network(inputs)
-        except XAIMedError:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error) or is_lacking(error, classifier.device):
-                raise
-            # A network that a file describes fails in any way that its operators can.
-            raise ModelError(
-                f"{classifier.name} can't take an input of shape {tuple(inputs.shape)}: {one_line(error)}."
-            ) from error
-        output = classifier.chosen_output(output)
-        if len(inputs) == 1 and output.ndim < 2:
-            # A network that squeezes what it gives also takes away the axis of the only image.
-            output = output.reshape(1, -1)
-    # Some networks say what was taken off each of their outputs.
-    endings_of: dict[Any, str] = getattr(network, "endings", {})
-    stated = endings_of.get(classifier.output, getattr(network, "ending", ""))
-    return (Ended.without(output, stated) if stated else endings.end_of(output)).in_float()
+    with passes(classifier) as run:
+        # A copy: some networks change their input in place.
+        return run(inputs.to(classifier.device, classifier.dtype, copy=True), job, hooks)
 
 
 def read(
@@ -145,44 +129,6 @@ def read(
     return replace(answer, notices=(*end.notices(classifier.name), *classifier.range.notices(classifier.name)))
 
 
-@contextmanager
-def _reporting(modules: Mapping[str, nn.Module], job: Job) -> Iterator[None]:
-    leaves = [] if is_scripted(modules) else [module for module in modules.values() if not module._modules]
-    # Hooks at each of hundreds of modules would take longer than some of them.
-    leaves = leaves[:: 1 + len(leaves) // _MOST_REPORTS]
-    done = iter(range(1, 1 << 30))
-
-    def report(*_: Any) -> None:
-        job.step(next(done) / (len(leaves) + 1), "Running the network")
-
-    # Before the hooks: what is cancelled here must not leave them behind.
-    job.step(0.0, "Running the network")
-    handles = [module.register_forward_pre_hook(report) for module in leaves]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _replacing(
-    modules: Mapping[str, nn.Module], hooks: dict[str, Hook], endings: Endings | None = None
-) -> Iterator[None]:
-    def replaced(output: Tensor, hook: Hook) -> Tensor:
-        return hook(output) if endings is None else endings.replace(output, hook(output))
-
-    handles = [
-        modules[name].register_forward_hook(lambda _module, _inputs, output, hook=hook: replaced(output, hook))
-        for name, hook in hooks.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
     """A sentence with the first layer whose output is not finite."""
     if not bool(inputs.isfinite().all()):
@@ -204,8 +150,8 @@ def _not_finite(classifier: Classifier, inputs: Tensor) -> str:
     leaves = {name: watch(name) for name, module in modules.items() if name and not module._modules}
     with (
         torch.no_grad(),
-        untouched(network, tuple(inputs.shape)),
-        _replacing(modules, leaves),
+        untouched(network),
+        replacing(modules, leaves),
         constant_weights(modules),
         classifier.precision.context(classifier.device),
     ):

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from napari_xai_med.models.size_guard import guarded
-
 _READING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @contextmanager
-def untouched(network: nn.Module, shape: tuple[int, ...]) -> Iterator[Mapping[str, nn.Module]]:
+def untouched(network: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
     """Put a network in eval mode, and afterwards every module's own mode and the random state back.
 
-    What it computes may not be much larger than its input, which has this shape; see `guarded`.
-    Random numbers drawn inside always start from the same state, so that a network which samples in eval
-    mode answers the same way twice. Gives the modules by name, since walking through hundreds of them takes time.
+    Random numbers drawn inside always start from the same state. Gives the modules by name, since walking through
+    hundreds of them takes time.
     """
     modules = dict(network.named_modules())
     modes = {name: module.training for name, module in modules.items()}
-    with torch.random.fork_rng(enabled=True), guarded(network, shape, always=is_scripted(modules)):
+    with torch.random.fork_rng(enabled=True):
         torch.manual_seed(0)
         try:
             if any(modes.values()):
@@ -37,30 +34,32 @@ def untouched(network: nn.Module, shape: tuple[int, ...]) -> Iterator[Mapping[st
 
 
 @contextmanager
-def constant_weights(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+def constant_weights(modules: Mapping[str, nn.Module]) -> Iterator[Callable[[], None]]:
     """Let no gradient be kept for weights, and put them and the buffers back as they were.
+
+    Gives a function that puts the buffers back already inside, between two passes.
 
     Exchanging each of them for a detached one, as `torch.func.functional_call` does, takes longer than a small
     network itself; that is left to weights for which nothing else works.
     """
     if is_scripted(modules):
         # Its weights can't be exchanged; its loader has made constants of them.
-        yield
+        yield lambda: None
         return
     groups = [group for module in modules.values() for group in (module._parameters, module._buffers) if group]
     tensors = [value for group in groups for value in group.values() if value is not None]
+    # Batch normalisation reads its statistics only, in eval mode; who knows what classes made of it do.
+    changing = [module._buffers for module in modules.values() if type(module) not in _READING and module._buffers]
     if any(value.is_inference() or not value.is_leaf for value in tensors):
-        with _exchanged(groups):
-            yield
+        with _exchanged(groups), _kept(changing) as restore:
+            yield restore
         return
     learning = [value for value in tensors if value.requires_grad]
-    # Batch normalisation reads its statistics only, in eval mode; who knows what classes made of it do.
-    others = [module for module in modules.values() if type(module) not in _READING]
-    with _kept([module._buffers for module in others if module._buffers]):
+    with _kept(changing) as restore:
         try:
             for value in learning:
                 value.requires_grad_(False)
-            yield
+            yield restore
         finally:
             for value in learning:
                 value.requires_grad_(True)
@@ -88,22 +87,29 @@ def _exchanged(groups: list[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _kept(groups: list[Any]) -> Iterator[None]:
+def _kept(groups: list[Any]) -> Iterator[Callable[[], None]]:
     """Put buffers back that a network changes when it runs, such as a count of its calls."""
     before = [dict(group) for group in groups]
     copies = [
         (value, value._version, value.clone()) for group in before for value in group.values() if value is not None
     ]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         for group, kept in zip(groups, before, strict=True):
-            group.clear()
-            group.update(kept)
+            if len(group) != len(kept) or any(group.get(name) is not value for name, value in kept.items()):
+                group.clear()
+                group.update(kept)
         with torch.no_grad():
-            for value, version, copy in copies:
+            for k, (value, version, copy) in enumerate(copies):
                 if value._version != version:
                     value.copy_(copy)
+                    # Which counts as one more change.
+                    copies[k] = (value, value._version, copy)
+
+    try:
+        yield restore
+    finally:
+        restore()
 
 
 def is_scripted(modules: Mapping[str, nn.Module]) -> bool:

@@ -1,0 +1,165 @@
+"""The game of an image's parts: classes' scores of the image with some of its parts replaced by a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_xai_med.games.base import Coalitions, Float
+from napari_xai_med.job import Job
+from napari_xai_med.models.batch_sizes import REFERENCE, Sizes, find_sizes
+from napari_xai_med.models.devices import free_memory, is_out_of_memory
+from napari_xai_med.models.head import Answer
+from napari_xai_med.models.target import AnyTarget
+
+if TYPE_CHECKING:
+    from napari_xai_med.models.classifier import Classifier
+
+_ASKING = "Asking about masked images"
+
+
+@dataclass
+class Composer:
+    """Images of which parts are replaced, made in batches on the network's device.
+
+    Parameters
+    ----------
+    image, baseline : Tensor, shape (C, *spatial)
+    labels : Tensor of int32, shape (*spatial)
+        0 for what always stays, then 1 to the number of parts.
+    """
+
+    image: Tensor
+    baseline: Tensor
+    labels: Tensor
+
+    def __call__(self, coalitions: Tensor) -> Tensor:
+        """Images of coalitions, (B, players) of bool on the same device: shape (B, C, *spatial)."""
+        stays = coalitions.new_ones((len(coalitions), 1))
+        # One look-up for all voxels of all images; memory for it is given back before the network runs.
+        seen = torch.cat([stays, coalitions], 1).index_select(1, self.labels.flatten())
+        return torch.where(seen.reshape(len(coalitions), 1, *self.labels.shape), self.image, self.baseline)
+
+
+@dataclass
+class ImageGame:
+    """A `Game` whose players are parts of an image, such as segments or channels.
+
+    Each distinct coalition is asked about once, in batches of the fastest size that does not show in the answers.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    ask : callable
+        Of images (B, C, *spatial) and a job; gives an `Answer`. The images are its own from then on.
+    compose : callable
+        Of coalitions, (B, players) of bool on the classifier's device; gives images, (B, *shape).
+    shape : tuple of int
+        (C, *spatial).
+    players : int
+    targets : sequence of Target
+    job : Job
+        Asked before each batch whether to go on.
+    expected : int
+        Distinct coalitions that will be asked about, for the progress.
+    limit : int
+        Images to compute at once at most; 0 to let the fastest number be found.
+    most : int
+        Images that the memory is thought to hold at once.
+    """
+
+    classifier: Classifier
+    ask: Callable[[Tensor, Job], Answer]
+    compose: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...]
+    players: int
+    targets: Sequence[AnyTarget]
+    job: Job = field(default_factory=Job)
+    expected: int = 0
+    limit: int = 0
+    most: int = 64
+    smaller: int = 0
+    """Size of the batches that the memory was enough for, where larger ones were not; else 0."""
+
+    def __post_init__(self) -> None:
+        self._index: dict[bytes, int] = {}
+        self._scores: list[Float] = []
+        self._count = 0
+
+    @property
+    def evaluations(self) -> int:
+        """Distinct coalitions that were asked about."""
+        return len(self._index)
+
+    @property
+    def batch_size(self) -> int:
+        """The size of most batches."""
+        return self.smaller or (self._sizes.best(self.limit) if self._sizes else 0)
+
+    def __call__(self, coalitions: Coalitions) -> Float:
+        """Scores of coalitions; see `Game`."""
+        coalitions = np.ascontiguousarray(coalitions, bool)
+        keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
+        new = {key: k for k, key in enumerate(keys) if key not in self._index}
+        if new:
+            self._scores.append(self._evaluate(coalitions[list(new.values())]))
+            for key in new:
+                self._index[key] = len(self._index)
+        known = self._all()
+        return known[[self._index[key] for key in keys]]
+
+    def _all(self) -> Float:
+        if len(self._scores) > 1:
+            self._scores = [np.concatenate(self._scores)]
+        return self._scores[0] if self._scores else np.empty((0, len(self.targets)))
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        classifier = self.classifier
+        return (self.shape, str(classifier.device), classifier.precision, torch.get_num_threads())
+
+    @property
+    def _sizes(self) -> Sizes | None:
+        return self.classifier.batch_sizes.get(self._key)
+
+    def _evaluate(self, coalitions: Coalitions) -> Float:
+        table = torch.from_numpy(coalitions).to(self.classifier.device)
+        sizes = self._sizes
+        if sizes is None:
+            some = torch.arange(REFERENCE) % len(table)
+            sizes = find_sizes(lambda images: self._ask(table[some[torch.from_numpy(images)]]), self.most)
+            self.classifier.batch_sizes[self._key] = sizes
+        found, done = [], 0
+        for count, size in sizes.plan(len(table), self.smaller or self.limit):
+            rows = table[done : done + count]
+            found += self._in_memory(rows, size)
+            done += count
+            if self.expected:
+                self.job.step((self.evaluations + done) / self.expected, _ASKING)
+        return np.concatenate(found)
+
+    def _in_memory(self, rows: Tensor, size: int) -> list[Float]:
+        """Scores of some coalitions in a batch filled to a size, or in smaller ones where the memory is not enough."""
+        size = min(size, self.smaller or size)
+        found = []
+        for part in rows.split(size):
+            try:
+                # Filled with copies of its first: other sizes may give other bits.
+                filled = torch.cat([part, part[:1].expand(size - len(part), -1)])
+                found.append(self._ask(filled)[: len(part)])
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+                self.smaller = -(-size // 2)
+                free_memory()
+                return found + self._in_memory(rows[len(found) * size :], self.smaller)
+        return found
+
+    def _ask(self, rows: Tensor) -> Float:
+        answer = self.ask(self.compose(rows), self.job.part(1.0, 1.0))
+        return torch.stack([target.of(answer) for target in self.targets], 1).double().cpu().numpy()
