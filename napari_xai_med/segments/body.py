@@ -15,8 +15,8 @@ from napari_xai_med.segments.part import scaled
 def body_mask(data: NDArray[np.float32], *, bright: bool = False) -> NDArray[np.bool_]:
     """Where the body is in CT, MR or a photograph: what Otsu's threshold parts from the surroundings.
 
-    The largest connected piece on the body's side of the threshold, with its holes, such as lungs, filled slice by
-    slice. It is cut loose from what touches it in a line only, such as a table.
+    The largest connected piece on the body's side of the threshold, with holes, such as lungs, filled slice by slice.
+    It is cut loose from what touches it in a line only, such as a table.
 
     Parameters
     ----------
@@ -46,14 +46,22 @@ def body_mask(data: NDArray[np.float32], *, bright: bool = False) -> NDArray[np.
             "No body can be told from its surroundings, since the image has the same value everywhere; choose another "
             "image, or draw the mask."
         )
-    above = mean > threshold_otsu(mean)
-    inside = ~above if bright else above
+    if bright:
+        mean = mean.max() - mean
+    # Once more without the brightest parts: contrast agent and fat in MR draw the threshold above other tissue.
+    usual = np.minimum(mean, np.median(mean[mean > threshold_otsu(mean)]))
+    # Filled before the pieces are told apart: the skull is black in MR, and only its scalp holds a head together.
+    inside = _filled(usual > threshold_otsu(usual))
     core = _largest(_opened(inside))
     # Grown back to what opening took from its border, but no further.
-    body = inside & ndimage.binary_dilation(core, _cross(core.ndim), iterations=2)
-    slices = body if body.ndim == 3 else body[None]
-    filled = np.stack([ndimage.binary_fill_holes(each) for each in slices])
-    return filled if body.ndim == 3 else filled[0]
+    return _filled(inside & ndimage.binary_dilation(core, _cross(core.ndim), iterations=2))
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With its holes, slice by slice."""
+    if mask.ndim == 2:
+        return np.asarray(ndimage.binary_fill_holes(mask))
+    return np.stack([ndimage.binary_fill_holes(each) for each in mask])
 
 
 def _cross(ndim: int) -> NDArray[np.bool_]:

@@ -35,10 +35,10 @@ class Quickshift(Superpixels):
 
     kernel_size: float = option(4.0, "Width of the Gaussian in pixels: larger gives fewer segments.", limits=(1, 20))
     max_dist: float = option(
-        20.0, "Longest link between pixels, in pixels and intensity: larger gives fewer segments.", limits=(0.1, 1000)
+        10.0, "Longest link between pixels, in pixels and intensity: larger gives fewer segments.", limits=(0.1, 1000)
     )
     ratio: float = option(
-        0.2, "Weight of intensity, whose range is 100, against place: larger follows edges.", limits=(0.0, 1.0)
+        0.5, "Weight of intensity, whose range is 100, against place: larger follows edges.", limits=(0.0, 1.0)
     )
 
     def groups(self, part: Part) -> NDArray[np.integer]:

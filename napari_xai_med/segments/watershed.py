@@ -35,7 +35,7 @@ class Watershed(Numbered):
     paper: ClassVar[str] = "Neubert & Protzel 2014, doi:10.1109/ICPR.2014.181"
 
     compactness: float = option(
-        0.2,
+        0.03,
         "Step in intensity between neighbouring voxels, as a share of the image's range, that weighs as much as the "
         "distance to the next segment: 0 follows edges, large values make segments rounder.",
         limits=(0.0, 100.0),
