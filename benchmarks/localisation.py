@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from napari_xai_med.explainers.base import Question
 from napari_xai_med.explainers.cam import GradCAM
-from napari_xai_med.explanation import on_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.receptive_field import default_layer, trace_layers
 from napari_xai_med.models.target import Target
+from napari_xai_med.on_image import on_image
 
 Map = NDArray[np.float32]
 

@@ -12,10 +12,29 @@ from numpy.typing import NDArray
 from napari_xai_med.grid import Float, Grid, Reorientation
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from napari_xai_med.models.classifier import Prediction
     from napari_xai_med.record import Record
 
 DISCLAIMER = "Research use only. Not for diagnosis."
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentMap:
+    """The segments that an explanation is made of.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape `Attribution.grid.shape`
+        0 outside of all segments, then 1 to their number.
+    table : DataFrame
+        Row k is about label k: its size, its mean intensity, its contribution with the standard error, and its rank
+        by the contribution's absolute value, 1 for the largest; see `napari_xai_med.segments.table`.
+    """
+
+    labels: NDArray[np.int32]
+    table: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,8 @@ class Attribution:
     record : Record
     notices : tuple of str
         Sentences that the user should read.
+    segments : SegmentMap, optional
+        For methods that explain by segments.
     """
 
     values: NDArray[np.float32]
@@ -58,6 +79,7 @@ class Attribution:
     prediction: Prediction
     record: Record = field(repr=False)
     notices: tuple[str, ...] = ()
+    segments: SegmentMap | None = field(default=None, repr=False)
 
     @property
     def is_zero(self) -> bool:
@@ -94,7 +116,10 @@ class Attribution:
     def reoriented(self, turn: Reorientation) -> Attribution:
         """The same map with axes in another order or direction, such as that of its file."""
         values = cast("NDArray[np.float32]", turn.array(self.values))
-        return replace(self, values=values, grid=turn.grid(self.grid))
+        segments = self.segments
+        if segments is not None:
+            segments = replace(segments, labels=cast("NDArray[np.int32]", turn.array(segments.labels)))
+        return replace(self, values=values, grid=turn.grid(self.grid), segments=segments)
 
 
 def zero_sentence(title: str, about: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_xai_med.attribution import DISCLAIMER, Attribution, values_sha256, zero_sentence
+from napari_xai_med.attribution import DISCLAIMER, Attribution, SegmentMap, values_sha256, zero_sentence
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.explainers.base import (
     Explainer,
+    Parts,
     Question,
     RawMap,
     explainers,
     make_explainer,
     reason_against,
 )
-from napari_xai_med.grid import Float, resample_linear
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
@@ -33,13 +33,22 @@ from napari_xai_med.models.head import Answer
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.run import prediction_from
 from napari_xai_med.models.target import Quantity, Target
+from napari_xai_med.on_image import difference_of, labels_on_image, on_image
 from napari_xai_med.options import option_fields, shared_options, values_of
 from napari_xai_med.record import Record, software
 from napari_xai_med.reduced_precision import attribute_in
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked, where_it_can
+from napari_xai_med.segmenting import Regions, segments_of
+from napari_xai_med.segments.base import Segments
+from napari_xai_med.segments.choice import SegmentChoice
+from napari_xai_med.segments.table import contributions_table
 
 _DIFFERENCE = "{} minus {}"
+_SHOW_EVERY = 0.1
+"""Seconds from one preview to the next at least."""
+_SHARE = 10
+"""How many times as long as a preview takes the work goes on before the next one."""
 _SAME = "Both methods give the same map; choose another one to take off."
 
 
@@ -52,13 +61,16 @@ class _Asked:
     request: ExplainRequest
     section: Section
     network_input: NetworkInput
+    regions: Regions
 
 
-def explain_request(image: Image, classifier: Classifier, request: ExplainRequest, job: Job) -> Attribution:
+def explain_request(
+    image: Image, classifier: Classifier, request: ExplainRequest, job: Job, regions: Regions | None = None
+) -> Attribution:
     """Carry out a request for one map; see `napari_xai_med.explain`."""
     if len(make_explainer(request.method, request.options).each()) > 1:
         raise InputError("This asks for several maps, one for each layer; use explain_all, or leave out separate.")
-    return explain_requests(image, classifier, request, (request.target,), job)[0]
+    return explain_requests(image, classifier, request, (request.target,), job, regions)[0]
 
 
 def explain_requests(
@@ -67,6 +79,7 @@ def explain_requests(
     request: ExplainRequest,
     targets: Sequence[str | int | None] | None,
     job: Job,
+    regions: Regions | None = None,
 ) -> list[Attribution]:
     """Carry out a request for several classes, all from one pass, or for each of its layers.
 
@@ -79,6 +92,9 @@ def explain_requests(
     targets : sequence of str, int or None, optional
         Classes; all of them by default, but for the one that they are explained against.
     job : Job
+        Its `partial` gets the attributions so far, of methods that come to them by and by.
+    regions : Regions, optional
+        Label maps in memory that the request's segments mean.
 
     Raises
     ------
@@ -95,11 +111,15 @@ def explain_requests(
     requests = [replace(request, target=target) for target in targets]
     # Also where the caller has switched gradients off.
     with torch.inference_mode(False), torch.enable_grad():
-        attributions, notices = where_it_can(known, partial(_explain, image, requests=requests, job=job))
+        attributions, notices = where_it_can(
+            known, partial(_explain, image, requests=requests, regions=regions or Regions(), job=job)
+        )
     return [replace(each, notices=(*each.notices, *notices)) for each in attributions]
 
 
-def _explain(image: Image, classifier: Classifier, requests: list[ExplainRequest], job: Job) -> list[Attribution]:
+def _explain(
+    image: Image, classifier: Classifier, requests: list[ExplainRequest], regions: Regions, job: Job
+) -> list[Attribution]:
     request = requests[0]
     chosen = make_explainer(request.method, request.options)
     pairs = [(one, _other(request, one)) for one in chosen.each()]
@@ -115,7 +135,7 @@ def _explain(image: Image, classifier: Classifier, requests: list[ExplainRequest
     targets = [_target(classifier, each) for each in requests]
     section = Section.choose(image, classifier, request)
     job.step(0.0, "Preprocessing")
-    asked = _Asked(image, classifier, request, section, classifier.prepare(section.image))
+    asked = _Asked(image, classifier, request, section, classifier.prepare(section.image), regions)
     found: list[Attribution] = []
     for k, (explainer, other) in enumerate(pairs):
         start = perf_counter()
@@ -150,31 +170,71 @@ def _attributions(
     asked: _Asked, explainer: Explainer, other: Explainer | None, targets: list[Target], start: float, job: Job
 ) -> list[Attribution]:
     """One attribution for each target, by one explainer or by the difference of two."""
-    network_input, image = asked.network_input, asked.section.image
     half = 0.9 if other is None else 0.45
-    maps, answer, said = _maps(asked, explainer, targets, job.part(0.0, half))
+    asking = job.part(0.0, half)
+    if other is None and job.partial is not None:
+        asking = replace(asking, partial=_Previews(asked, explainer, targets, start, job.partial))
+    maps, answer, said = _maps(asked, explainer, targets, asking)
     taken: list[RawMap] = []
     if other is not None:
         # As when the record is computed again, where this size is an option of both.
         other = _in_batches_of(other, maps[0].facts.get("batch_size"))
         taken, _, more = _maps(asked, other, targets, job.part(half, 0.9))
         said = (*said, *more)
+    explainer = _in_batches_of(explainer, maps[0].facts.get("batch_size"))
+    return _placed(asked, (explainer, other), targets, (maps, taken), answer, said, start, job.part(0.9, 1.0))
+
+
+@dataclass
+class _Previews:
+    """Makes attributions of the maps so far, but not so often that the work itself gets slow."""
+
+    asked: _Asked
+    explainer: Explainer
+    targets: list[Target]
+    start: float
+    show: Callable[[list[Attribution]], None]
+    next: float = 0.0
+
+    def __call__(self, found: tuple[list[RawMap], Answer]) -> None:
+        before = perf_counter()
+        if before < self.next:
+            return
+        self.show(_placed(self.asked, (self.explainer, None), self.targets, (found[0], []), found[1], (), self.start))
+        after = perf_counter()
+        self.next = after + max(_SHOW_EVERY, _SHARE * (after - before))
+
+
+def _placed(
+    asked: _Asked,
+    pair: tuple[Explainer, Explainer | None],
+    targets: list[Target],
+    found: tuple[list[RawMap], list[RawMap]],
+    answer: Answer,
+    said: tuple[str, ...],
+    start: float,
+    job: Job | None = None,
+) -> list[Attribution]:
+    """Attributions of the maps of one explainer, or of the differences of those of two."""
+    network_input, image = asked.network_input, asked.section.image
+    explainer, other = pair
+    maps, taken = found
     told = (*asked.image.notices, *doubts(asked.classifier, image, network_input), *answer.notices, *said)
     prediction = prediction_from(asked.classifier, network_input, answer, told)
-    explainer = _in_batches_of(explainer, maps[0].facts.get("batch_size"))
-    found = []
+    result = []
     for k, raw in enumerate(maps):
-        job.step(0.9 + 0.1 * k / len(maps), "Placing the map on the image")
+        if job is not None:
+            job.step(k / len(maps), "Placing the map on the image")
         title, signed = explainer.title, explainer.signed
         values = on_image(raw, network_input, image.grid.shape)
         if other is not None:
             title, signed = _DIFFERENCE.format(title, other.title), True
-            raw = _difference(raw, taken[k], network_input)
+            raw = difference_of(raw, taken[k], network_input)
             tops = raw.facts["divided_by"]
             values = values / tops[0] - on_image(taken[k], network_input, image.grid.shape) / tops[1]
         target = targets[k].resolved(answer, 0)
-        found.append(_attribution(asked, (explainer, other), (title, signed), raw, values, prediction, target, start))
-    return found
+        result.append(_attribution(asked, pair, (title, signed), raw, values, prediction, target, start))
+    return result
 
 
 def _in_batches_of(explainer: Explainer, size: object) -> Explainer:
@@ -188,14 +248,15 @@ def _maps(
 ) -> tuple[list[RawMap], Answer, tuple[str, ...]]:
     """What a method says about the image's network input; see `attribute_in`."""
     to_image, grid = asked.network_input.to_image, asked.section.image.grid
-    spacing = np.linalg.norm((grid.affine @ to_image)[:-1, :-1], axis=0)
+    spacing = tuple(float(step) for step in np.linalg.norm((grid.affine @ to_image)[:-1, :-1], axis=0))
     others = [read_image(path) for path in explainer.images]
     question = Question(
         asked.classifier,
         asked.network_input.tensor,
         tuple((0, target) for target in targets),
-        tuple(float(step) for step in spacing),
+        spacing,
         _inputs_of(asked, others),
+        (_segments(asked, spacing),) if explainer.uses_segments else (),
     )
     maps, answer, said = attribute_in(Precision(asked.request.precision), explainer, question, job)
     if others:
@@ -203,6 +264,11 @@ def _maps(
         told = {"compared_with": [{"source": image.source, "sha256": image.sha256} for image in others]}
         maps = [replace(raw, facts={**raw.facts, **told}) for raw in maps]
     return maps, answer, said
+
+
+def _segments(asked: _Asked, spacing: tuple[float, ...]) -> Segments:
+    choice = asked.request.segments or SegmentChoice()
+    return segments_of(choice, asked.regions, asked.image, asked.section, asked.network_input, spacing)
 
 
 def _inputs_of(asked: _Asked, images: Sequence[Image]) -> torch.Tensor | None:
@@ -223,41 +289,6 @@ def _inputs_of(asked: _Asked, images: Sequence[Image]) -> torch.Tensor | None:
     return torch.cat(inputs)
 
 
-def on_image(raw: RawMap, network_input: NetworkInput, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A raw map, linearly resampled to the grid of the image that the network's input was made from.
-
-    Outside what the network saw the map is 0.
-
-    Parameters
-    ----------
-    raw : RawMap
-    network_input : NetworkInput
-    shape : tuple of int
-        Shape of the image's grid.
-    """
-    to_input: Float = np.linalg.inv(network_input.to_image)
-    to_raw = np.linalg.inv(network_input.to_image @ raw.to_input)
-    return resample_linear(raw.values, to_raw, shape, (to_input, tuple(network_input.tensor.shape[2:])))
-
-
-def _difference(one: RawMap, other: RawMap, network_input: NetworkInput) -> RawMap:
-    """The difference of two raw maps, each divided by its largest absolute value: methods differ in their units.
-
-    On their own grid if that is the same, else on the network input's.
-    """
-    tops = [np.float32(np.abs(raw.values).max() or 1) for raw in (one, other)]
-    facts = {**one.facts, "minus": dict(other.facts), "divided_by": [float(top) for top in tops]}
-    notices = (*one.notices, *other.notices)
-    if one.values.shape == other.values.shape and np.array_equal(one.to_input, other.to_input):
-        return RawMap(one.values / tops[0] - other.values / tops[1], one.to_input, facts, notices)
-    shape = tuple(network_input.tensor.shape[2:])
-    parts = [
-        resample_linear(raw.values, np.linalg.inv(raw.to_input), shape) / top
-        for raw, top in zip((one, other), tops, strict=True)
-    ]
-    return RawMap(parts[0] - parts[1], np.eye(len(shape) + 1), facts, notices)
-
-
 def _attribution(
     asked: _Asked,
     pair: tuple[Explainer, Explainer | None],
@@ -272,13 +303,21 @@ def _attribution(
     names = asked.classifier.class_names
     if not np.isfinite(values).all():
         raise ModelError(f"{title} gave values that are not finite; choose another layer or method.")
+    segments = None if raw.parts is None else _segment_map(asked, raw.parts)
     values, grid = asked.section.lift(values, asked.image)
     assert target.index is not None
     sentence = _SAME if pair[1] is not None else zero_sentence(title, target.words(names))
     zero = () if raw.values.any() else (sentence,)
     cautions = tuple(dict.fromkeys(each.caution for each in pair if each is not None and each.caution))
     used = raw.facts.get("precision", {}).get("used", asked.request.precision)
-    request = replace(asked.request, target=names[target.index], options=values_of(pair[0]), precision=used)
+    choice = asked.request.segments or SegmentChoice()
+    request = replace(
+        asked.request,
+        target=names[target.index],
+        options=values_of(pair[0]),
+        precision=used,
+        segments=choice.with_defaults() if any(each is not None and each.uses_segments for each in pair) else None,
+    )
     method = {"about": target.words(names), **raw.facts, **({"caution": " ".join(cautions)} if cautions else {})}
     return Attribution(
         values=values,
@@ -292,7 +331,16 @@ def _attribution(
         prediction=prediction,
         record=_record(asked, request, method, prediction, values, perf_counter() - start),
         notices=(*prediction.notices, *cautions, *raw.notices, *zero),
+        segments=segments,
     )
+
+
+def _segment_map(asked: _Asked, parts: Parts) -> SegmentMap:
+    """Parts of the network's input as segments of the image, with what is known of each."""
+    image = asked.section.image
+    labels = labels_on_image(parts, asked.network_input, image.grid.shape)
+    table = contributions_table(labels, image.data, None if image.is_bare else image.grid.spacing, parts)
+    return SegmentMap(asked.section.lift(labels, asked.image)[0], table)
 
 
 def _record(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_xai_med.errors import InputError
 
 Float = NDArray[np.floating[Any]]
+Label = TypeVar("Label", bound=np.integer[Any])
 
 DISPLAY_ORIENTATION = ("I", "P", "L")
 """Array axes as napari shows them: slices from head to feet, rows to the back, columns to the left.
@@ -201,7 +202,32 @@ def resample_linear(
     return cast("NDArray[np.float32]", result)
 
 
-def _clear_outside(values: NDArray[np.float32], matrix: Float, frame: tuple[int, ...], outside: float) -> None:
+def resample_nearest(labels: NDArray[Label], to_labels: Float, shape: tuple[int, ...]) -> NDArray[Label]:
+    """The label of the nearest voxel on another grid; 0 outside of the labels' own.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+    to_labels : ndarray, shape (ndim + 1, ndim + 1)
+        Index of the new grid to index of `labels`.
+    shape : tuple of int
+        Shape of the new grid.
+
+    Returns
+    -------
+    ndarray of int, shape `shape`
+    """
+    from scipy.ndimage import affine_transform
+
+    # Halves always go the same way, whatever the last bits of an inverted matrix are.
+    matrix = np.array(to_labels)
+    matrix[:-1, -1] -= 1e-6
+    result = affine_transform(labels, matrix, output_shape=shape, order=0, mode="nearest")
+    _clear_outside(result, matrix, labels.shape, 0)
+    return cast("NDArray[Label]", result)
+
+
+def _clear_outside(values: NDArray[Any], matrix: Float, frame: tuple[int, ...], outside: float) -> None:
     corners = np.array(list(product(*((0, n - 1) for n in values.shape))), float)
     placed = corners @ matrix[:-1, :-1].T + matrix[:-1, -1]
     for axis, n in enumerate(frame):

@@ -66,14 +66,29 @@ def in_world(image: Image, section: Section, data: NDArray[np.float32], to_image
     Image
         Of a slice a volume of one slice.
     """
+    grid = grid_in_world(image, section, to_image, data.shape[1:])
+    return Image(data.reshape(len(data), *grid.shape), grid, name)
+
+
+def grid_in_world(image: Image, section: Section, to_image: Float, shape: tuple[int, ...]) -> Grid:
+    """The grid of values that were made of a section of an image, in the image's world; of a slice that of a slab.
+
+    Parameters
+    ----------
+    image : Image
+    section : Section
+    to_image : ndarray, shape (ndim + 1, ndim + 1)
+        Index of the values' own grid to index of the section.
+    shape : tuple of int
+        Of the values.
+    """
     if section.axis is None or section.turn is None:
-        return Image(data, Grid(data.shape[1:], image.grid.affine @ to_image), name)
+        return Grid(shape, image.grid.affine @ to_image)
     slab = section.turn.grid(image.grid).slab(section.axis, section.index)
     inside = [k for k in range(4) if k != section.axis]
     in_volume = np.eye(4)
     in_volume[np.ix_(inside, inside)] = to_image
-    data = np.expand_dims(data, section.axis + 1)
-    return Image(data, Grid(data.shape[1:], slab.affine @ in_volume), name)
+    return Grid((*shape[: section.axis], 1, *shape[section.axis :]), slab.affine @ in_volume)
 
 
 def layers_for(image: Image, classifier: Classifier, request: ExplainRequest) -> tuple[tuple[Layer, ...], str]:

@@ -11,6 +11,7 @@ from napari_xai_med.image import PLANES
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.target import Quantity
 from napari_xai_med.options import values_of
+from napari_xai_med.segments.choice import SegmentChoice
 
 _KINDS: dict[str, Any] = {
     "method": str,
@@ -24,6 +25,7 @@ _KINDS: dict[str, Any] = {
     "plane": str,
     "slice": int | None,
     "preprocessing": list | tuple | None,
+    "segments": Mapping,
 }
 """What a record may say, with its types."""
 
@@ -58,6 +60,8 @@ class ExplainRequest:
         3D image.
     preprocessing : tuple of mapping, optional
         Entries of a MONAI configuration that stand in for the classifier's own preprocessing.
+    segments : SegmentChoice, optional
+        By which parts of the image methods explain that use segments; superpixels or supervoxels by SLIC if None.
     """
 
     method: str = "gradcam"
@@ -71,6 +75,7 @@ class ExplainRequest:
     plane: str = "axial"
     slice: int | None = None
     preprocessing: tuple[Mapping[str, Any], ...] | None = None
+    segments: SegmentChoice | None = None
 
     def __post_init__(self) -> None:
         if self.preprocessing is not None:
@@ -89,6 +94,10 @@ class ExplainRequest:
         told = asdict(self) | {"options": dict(self.options)}
         if self.preprocessing is None:
             del told["preprocessing"]
+        if self.segments is None:
+            del told["segments"]
+        else:
+            told["segments"] = self.segments.to_dict()
         return told
 
     @classmethod
@@ -108,7 +117,8 @@ class ExplainRequest:
         steps = values.get("preprocessing") or ()
         if not all(isinstance(step, Mapping) for step in steps):
             raise InputError("A request's preprocessing has to be a list of steps; correct it.")
-        return cls(**values)
+        segments = values.get("segments")
+        return cls(**{**values, "segments": None if segments is None else SegmentChoice.from_dict(segments)})
 
     def with_defaults(self) -> ExplainRequest:
         """The same request with every option of the method spelled out."""

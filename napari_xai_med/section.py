@@ -17,6 +17,8 @@ from napari_xai_med.models.devices import free_memory, is_lacking, is_out_of_mem
 from napari_xai_med.preprocessing.base import read_steps
 from napari_xai_med.request import ExplainRequest
 
+Number = TypeVar("Number", bound=np.number)
+
 
 @dataclass(frozen=True)
 class Section:
@@ -42,7 +44,7 @@ class Section:
             )
         return cls(shown.plane(axis, request.slice), axis, request.slice, turn)
 
-    def lift(self, values: NDArray[np.float32], image: Image) -> tuple[NDArray[np.float32], Grid]:
+    def lift(self, values: NDArray[Number], image: Image) -> tuple[NDArray[Number], Grid]:
         """Values on this section with their grid in the image: all of it, or a slab one voxel thick."""
         if self.axis is None or self.turn is None:
             return values, image.grid
@@ -50,7 +52,7 @@ class Section:
         back = self.turn.inverse
         axis = self.turn.order[self.axis]
         index = shown.shape[self.axis] - 1 - self.index if self.turn.flipped[self.axis] else self.index
-        lifted = cast("NDArray[np.float32]", back.array(np.expand_dims(values, self.axis)))
+        lifted = cast("NDArray[Number]", back.array(np.expand_dims(values, self.axis)))
         return lifted, image.grid.slab(axis, index)
 
 

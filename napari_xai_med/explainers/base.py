@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from napari_xai_med.errors import InputError
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.target import AnyTarget, Target
@@ -15,7 +17,6 @@ from napari_xai_med.registry import Registry
 from napari_xai_med.segments.base import Segments
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 

@@ -120,7 +120,7 @@ class SegmentExplainer(WithBaseline):
         shared = {
             "segments": dict(segments.facts) | {"made": segments.count},
             "evaluations": game.evaluations,
-            "batch_size": game.batch_size,
+            "images_at_once": game.batch_size,
             "exact": estimate.exact,
             **estimate.facts,
         }

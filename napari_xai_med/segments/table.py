@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,13 @@ from numpy.typing import NDArray
 
 from napari_xai_med.segments.base import Labels
 
+if TYPE_CHECKING:
+    from napari_xai_med.explainers.base import Parts
 
-def segments_table(labels: Labels, data: NDArray[np.float32], spacing: Sequence[float] | None = None) -> pd.DataFrame:
+
+def segments_table(
+    labels: Labels, data: NDArray[np.float32], spacing: Sequence[float] | None = None, count: int = 0
+) -> pd.DataFrame:
     """Size, intensity and place of each segment.
 
     Parameters
@@ -23,6 +29,8 @@ def segments_table(labels: Labels, data: NDArray[np.float32], spacing: Sequence[
         The image.
     spacing : sequence of float, optional
         Millimetres between voxels along each axis; None for pictures whose spacing is not known.
+    count : int
+        Number of segments, of which some may have no voxel; the largest label by default.
 
     Returns
     -------
@@ -33,7 +41,7 @@ def segments_table(labels: Labels, data: NDArray[np.float32], spacing: Sequence[
         `centroid_z` (3D), `centroid_y` and `centroid_x`. Means of a background without voxels are NaN.
     """
     flat = labels.ravel().astype(np.intp)
-    counts = np.bincount(flat)
+    counts = np.bincount(flat, minlength=count + 1)
     n = len(counts)
 
     def means(values: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -51,3 +59,31 @@ def segments_table(labels: Labels, data: NDArray[np.float32], spacing: Sequence[
     places = np.meshgrid(*map(np.arange, labels.shape), indexing="ij", copy=False)
     columns |= {f"centroid_{axis}": means(place) for axis, place in zip("zyx"[-labels.ndim :], places, strict=True)}
     return pd.DataFrame(columns)
+
+
+def contributions_table(
+    labels: Labels, data: NDArray[np.float32], spacing: Sequence[float] | None, parts: Parts
+) -> pd.DataFrame:
+    """The same with what each segment contributes.
+
+    Parameters
+    ----------
+    labels, data, spacing
+        As for `segments_table`.
+    parts : Parts
+        The contributions.
+
+    Returns
+    -------
+    DataFrame
+        With the further columns `contribution`, `standard_error` and `rank`: 1 for the largest absolute contribution.
+        NaN for the background, and the lowest rank, 0.
+    """
+    table = segments_table(labels, data, spacing, len(parts.values))
+    table["contribution"] = np.concatenate([[np.nan], parts.values])
+    table["standard_error"] = np.concatenate([[np.nan], parts.errors])
+    order = np.argsort(-np.abs(parts.values), kind="stable")
+    ranks = np.zeros(len(order) + 1, int)
+    ranks[order + 1] = np.arange(1, len(order) + 1)
+    table["rank"] = ranks
+    return table

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from napari_xai_med.errors import Cancelled, ModelError
 from napari_xai_med.explainers.base import Explainer, RawMap, explainers, make_explainer
 from napari_xai_med.explainers.layer_maps import LayerExplainer
-from napari_xai_med.explanation import on_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput
+from napari_xai_med.on_image import on_image
 from napari_xai_med.options import option_fields, shared_options, values_of
 
 OF_LAYERS = [name for name, kind in explainers().items() if issubclass(kind, LayerExplainer)]

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from napari_xai_med.errors import Cancelled, InputError, ModelError
 from napari_xai_med.explainers.cam import GradCAM
-from napari_xai_med.explanation import on_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import NetworkInput
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.receptive_field import default_layer
+from napari_xai_med.on_image import on_image
 
 
 @pytest.fixture(params=NETWORKS)

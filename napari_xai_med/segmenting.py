@@ -1,0 +1,119 @@
+"""From what a request says about segments to segments of what the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xai_med.errors import InputError
+from napari_xai_med.grid import Float, Reorientation, resample_nearest
+from napari_xai_med.image import Image
+from napari_xai_med.io import read_image
+from napari_xai_med.models.classifier import NetworkInput
+from napari_xai_med.pipeline import grid_in_world
+from napari_xai_med.section import Section
+from napari_xai_med.segments.base import Segments, make_segmenter
+from napari_xai_med.segments.body import body_mask
+from napari_xai_med.segments.choice import BODY, DRAWN, GIVEN, SegmentChoice
+from napari_xai_med.segments.given import given_segments
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Label maps in memory that a request means.
+
+    Parameters
+    ----------
+    labels : Image, optional
+        Drawn segments, in any grid of the image's world.
+    mask : Image, optional
+        Where segments may be: where it is not 0.
+    """
+
+    labels: Image | None = None
+    mask: Image | None = None
+
+
+def segments_of(
+    choice: SegmentChoice,
+    regions: Regions,
+    image: Image,
+    section: Section,
+    network_input: NetworkInput,
+    spacing: Sequence[float],
+) -> Segments:
+    """Segments on the grid of the network's input, of what the network sees.
+
+    Of that and not of the image, since what is replaced is what the network sees: an edge between two segments lies
+    where one of its voxels ends.
+
+    Parameters
+    ----------
+    choice : SegmentChoice
+    regions : Regions
+    image : Image
+        The whole.
+    section : Section
+        What of it the network gets.
+    network_input : NetworkInput
+    spacing : sequence of float
+        Millimetres between voxels of the network's input.
+
+    Raises
+    ------
+    InputError
+        If labels or mask are missing, lie elsewhere, or leave nothing.
+    """
+    data = network_input.tensor[0].numpy()
+    shape, sums = data.shape[1:], {}
+
+    def placed(path: str, known: Image | None, what: str) -> NDArray[np.int64]:
+        if path == GIVEN and known is None:
+            raise InputError(f"The {what} that was in memory is not known any more; give its file.")
+        found = known if path == GIVEN else read_image(path)
+        assert found is not None
+        sums[f"{what}_sha256"] = found.sha256
+        return _on_input(found, image, section, network_input.to_image, shape, what)
+
+    mask = None
+    if choice.mask == BODY:
+        mask = _body(section.image, network_input.to_image, shape)
+    elif choice.mask:
+        mask = placed(choice.mask, regions.mask, "mask") != 0
+    if mask is not None and not mask.any():
+        raise InputError("The mask is empty where the image is; choose another mask, or another slice.")
+    if choice.method == DRAWN:
+        labels = placed(choice.labels, regions.labels, "labels")
+        segments = given_segments(labels, mask, background=choice.background)
+    else:
+        segments = make_segmenter(choice.method, choice.options).segments(data, spacing, mask)
+    return replace(segments, facts={**segments.facts, **sums})
+
+
+def _on_input(
+    found: Image, image: Image, section: Section, to_image: Float, shape: tuple[int, ...], what: str
+) -> NDArray[np.int64]:
+    """A label map, nearest voxel by nearest voxel, on the grid of the network's input."""
+    if found.ndim != image.ndim:
+        raise InputError(f"The {what} is {found.ndim}D and {image.name} is {image.ndim}D; choose another one.")
+    whole = np.rint(found.data[0])
+    if not np.array_equal(whole, found.data[0]):
+        raise InputError(f"The {what} {found.name} holds values that are no whole numbers; choose a label map.")
+    grid = grid_in_world(image, section, to_image, shape)
+    placed = resample_nearest(whole.astype(np.int64), np.linalg.inv(found.grid.affine) @ grid.affine, grid.shape)
+    return cast("NDArray[np.int64]", placed.reshape(shape))
+
+
+def _body(image: Image, to_image: Float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The body in an image, on the grid of the network's input."""
+    if image.ndim == 3:
+        # Holes are filled in axial slices.
+        turn = Reorientation.between(image.grid)
+        found = cast("NDArray[np.bool_]", turn.inverse.array(body_mask(image.reoriented(turn).data)))
+    else:
+        found = body_mask(image.data)
+    return resample_nearest(found.astype(np.int64), to_image, shape) != 0
