@@ -279,6 +279,7 @@ def test_what_is_closed_while_work_goes_on_is_not_missed(what: str, tmp_path: Pa
     """In a process of its own, since a mistake here ends the process."""
     code = f"""
 import time, napari
+from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
 viewer = napari.Viewer()
 viewer.open_sample("napari-xai-med", "chest_ct_lesion")
@@ -290,10 +291,13 @@ elif "{what}" == "dock":
     viewer.window.remove_dock_widget("all")
 else:
     viewer.layers.clear()
-end = time.monotonic() + 6
-while time.monotonic() < end:
+for _ in range(100):
     QApplication.processEvents()
     time.sleep(0.01)
+while QThreadPool.globalInstance().activeThreadCount():
+    QApplication.processEvents()
+for _ in range(100):
+    QApplication.processEvents()
 print("alive")
 """
     script = tmp_path / "close.py"
