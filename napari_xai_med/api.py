@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from napari_xai_med.activation_maximisation import Drawing, draw
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.channels import stack_channels
 from napari_xai_med.errors import InputError
+from napari_xai_med.explainers.base import preset_options
 from napari_xai_med.explanation import explain_request, explain_requests
 from napari_xai_med.image import Image
 from napari_xai_med.inside import maps_of_layer
@@ -27,8 +28,9 @@ from napari_xai_med.models.module import classifier_from_module
 from napari_xai_med.options import with_options
 from napari_xai_med.pipeline import predict_request
 from napari_xai_med.preprocessing.base import Step
-from napari_xai_med.preprocessing.presets import preset
+from napari_xai_med.preprocessing.presets import preset as steps_of
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.segmenting import AnyLabels, AnySegments, choice_of
 
 OneImage = Image | str | Path | NDArray[np.generic]
 AnyImage = OneImage | Sequence[OneImage]
@@ -103,6 +105,10 @@ def explain(
     precision: str = "float32",
     plane: str = "axial",
     slice: int | None = None,
+    segments: AnySegments | None = None,
+    mask: AnyLabels | None = None,
+    preset: str = "",
+    partial: Callable[[list[Attribution]], None] | None = None,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
     device: str = AUTO,
@@ -130,6 +136,17 @@ def explain(
         ``explain(image, classifier, "hirescam", minus="gradcam")``.
     precision : {"float32", "bfloat16", "float16"}
         What the network computes in. Less than float32 is used only where it was measured to give the same map.
+    segments : str, path, mapping, Image or ndarray, optional
+        By which parts of the image methods explain that use segments: a segmenter's name, such as ``"slic"``, the
+        default; with its options, such as ``{"method": "slic", "number": 50}``; or a label map. An array has the
+        image's axes. With ``{"labels": label map, "background": True}`` 0 is one more segment.
+    mask : str, path, Image or ndarray, optional
+        Where segments may be: where a label map is not 0, or ``"body"`` for where a body is found.
+    preset : str
+        Name of a set of options of the method, such as ``"lime"`` for that package's own defaults; further options
+        come on top.
+    partial : callable, optional
+        Called with a list of the attributions so far, by methods that come to them by and by.
     **options
         Options of the method, such as ``layers`` of ``"gradcam"``.
 
@@ -145,10 +162,10 @@ def explain(
     """
     chosen = _image(image)
     known = _classifier(classifier, chosen, device)
-    steps = _entries(preprocessing, known)
+    choice, regions = choice_of(segments, mask, chosen)
     request = ExplainRequest(
         method,
-        options,
+        {**preset_options(method, preset), **options},
         target,
         against,
         quantity,
@@ -157,9 +174,11 @@ def explain(
         precision,
         plane,
         slice,
-        steps,
+        _entries(preprocessing, known),
+        choice,
     )
-    return explain_request(chosen, known, request, Job(progress, cancel))
+    job = Job(progress, cancel, partial=partial)
+    return explain_request(chosen, known, request, job, regions)
 
 
 def explain_all(
@@ -175,6 +194,10 @@ def explain_all(
     precision: str = "float32",
     plane: str = "axial",
     slice: int | None = None,
+    segments: AnySegments | None = None,
+    mask: AnyLabels | None = None,
+    preset: str = "",
+    partial: Callable[[list[Attribution]], None] | None = None,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
     device: str = AUTO,
@@ -189,7 +212,7 @@ def explain_all(
         As for `predict`.
     targets : sequence of str, int or None, optional
         The classes to explain, by name or index; all of them by default.
-    method, against, quantity, opposite, minus, precision, **options
+    method, against, quantity, opposite, minus, precision, segments, mask, preset, partial, **options
         As for `explain`.
 
     Returns
@@ -204,10 +227,10 @@ def explain_all(
     """
     chosen = _image(image)
     known = _classifier(classifier, chosen, device)
-    steps = _entries(preprocessing, known)
+    choice, regions = choice_of(segments, mask, chosen)
     request = ExplainRequest(
         method,
-        options,
+        {**preset_options(method, preset), **options},
         None,
         against,
         quantity,
@@ -216,9 +239,11 @@ def explain_all(
         precision,
         plane,
         slice,
-        steps,
+        _entries(preprocessing, known),
+        choice,
     )
-    return explain_requests(chosen, known, request, targets, Job(progress, cancel))
+    job = Job(progress, cancel, partial=partial)
+    return explain_requests(chosen, known, request, targets, job, regions)
 
 
 def feature_maps(
@@ -314,7 +339,7 @@ def _entries(preprocessing: AnyPreprocessing | None, classifier: Classifier) -> 
     if preprocessing is None:
         return None
     if isinstance(preprocessing, str):
-        preprocessing = preset(preprocessing, classifier.spatial_dims)
+        preprocessing = steps_of(preprocessing, classifier.spatial_dims)
     return tuple(entry if isinstance(entry, Mapping) else entry.config() for entry in preprocessing)
 
 

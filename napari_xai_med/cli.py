@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = _parser(_method_in(words)).parse_args(words)
+        options = _parser(*_kinds_in(words)).parse_args(words)
         code: int = options.run(options)
     except XAIMedError as error:
         print(f"napari-xai-med: {error}", file=sys.stderr)
@@ -44,14 +44,16 @@ def _exit_code(error: XAIMedError) -> int:
     return next((code for kind, code in codes if isinstance(error, kind)), 2)
 
 
-def _method_in(words: list[str]) -> str:
-    """The method that the command names, which decides what options there are."""
+def _kinds_in(words: list[str]) -> tuple[str, str]:
+    """The method and the segmenter that the command names, which decide what options there are."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--method", default="gradcam")
-    return str(first.parse_known_args(words)[0].method)
+    first.add_argument("--segments", default=explain.SEGMENTER)
+    found = first.parse_known_args(words)[0]
+    return str(found.method), str(found.segments)
 
 
-def _parser(method: str) -> argparse.ArgumentParser:
+def _parser(method: str, segmenter: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="napari-xai-med", description=f"Explain what a trained network says about a medical image. {DISCLAIMER}"
     )
@@ -66,7 +68,7 @@ def _parser(method: str) -> argparse.ArgumentParser:
     layers = commands.add_parser("layers", help="list the layers that an explanation can use for this image")
     add_common(layers)
     layers.set_defaults(run=_layers)
-    explain.add_command(commands, method)
+    explain.add_command(commands, method, segmenter)
     inside.add_commands(commands)
     trust = commands.add_parser("trust", help="list the bundles that may run their author's code; add or revoke one")
     trust.add_argument("--add", type=Path, metavar="M", help="trust this bundle, as it is now, for good")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,44 @@ class Regions:
 
     labels: Image | None = None
     mask: Image | None = None
+
+
+AnyLabels = Image | NDArray[np.generic] | str | Path
+AnySegments = AnyLabels | Mapping[str, Any]
+
+
+def choice_of(
+    segments: AnySegments | None, mask: AnyLabels | None, image: Image
+) -> tuple[SegmentChoice | None, Regions]:
+    """What a script says about segments, as a request has it.
+
+    Parameters
+    ----------
+    segments : str, path, mapping, Image or ndarray, optional
+        A segmenter's name, such as ``"slic"``; its name and options, such as ``{"method": "slic", "number": 50}``; or
+        a label map, as a file or in memory. With ``{"labels": label map, "background": True}`` 0 is one more segment.
+    mask : str, path, Image or ndarray, optional
+        Where segments may be: a label map, or ``"body"``.
+    image : Image
+        Arrays are on its grid.
+    """
+    if segments is None and mask is None:
+        return None, Regions()
+    told: Mapping[str, Any] = segments if isinstance(segments, Mapping) else {}
+    drawn = told.get("labels") if told else segments
+    known = _in_memory(drawn, image), _in_memory(mask, image)
+    where = GIVEN if known[1] is not None else str(mask or "")
+    if known[0] is not None:
+        given = SegmentChoice(DRAWN, labels=GIVEN, background=bool(told.get("background", False)), mask=where)
+        return given, Regions(*known)
+    return SegmentChoice.of(told or str(segments or ""), where), Regions(*known)
+
+
+def _in_memory(labels: object, image: Image) -> Image | None:
+    """A label map that is no file."""
+    if isinstance(labels, np.ndarray):
+        return Image(labels[np.newaxis].astype(np.float32), image.grid, "labels")
+    return labels if isinstance(labels, Image) else None
 
 
 def segments_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
     from napari_xai_med.image import Image
     from napari_xai_med.models.classifier import Classifier
     from napari_xai_med.request import ExplainRequest
+    from napari_xai_med.segments.choice import SegmentChoice
+
+SEGMENTER = "slic"
+
+_SEGMENTS = "segments-"
+"""What the options of segmenters begin with."""
 
 
-def add_command(commands: Any, method: str) -> None:
-    """Add the command, with the options of a method, to those of the command line."""
+def add_command(commands: Any, method: str, segmenter: str) -> None:
+    """Add the command, with the options of a method and of a segmenter, to those of the command line."""
     from napari_xai_med.bands import DEFAULT_EDGES
     from napari_xai_med.explainers.base import explainers
     from napari_xai_med.models.precision import Precision
@@ -61,13 +68,36 @@ def add_command(commands: Any, method: str) -> None:
         metavar="N,N",
         help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
     )
+    parser.add_argument("--preset", default="", help="a set of the method's options, such as a library's defaults")
     group = parser.add_argument_group(f"options of {method}")
     if method in known:
         add_options(group, known[method])
+        if known[method].uses_segments:
+            _add_segments(parser, segmenter)
+
+
+def _add_segments(parser: argparse.ArgumentParser, segmenter: str) -> None:
+    from napari_xai_med.segments.base import segmenters
+
+    known = segmenters()
+    group = parser.add_argument_group("segments")
+    group.add_argument(
+        "--segments",
+        metavar="S",
+        default=SEGMENTER,
+        help=f"how the image is cut: {', '.join(known)}; or a file of labels (%(default)s)",
+    )
+    group.add_argument("--background", action="store_true", help="0 in the file of labels is one more segment")
+    group.add_argument(
+        "--mask", metavar="FILE", default="", help="only where this file is not 0, or body for where a body is found"
+    )
+    if segmenter in known:
+        add_options(group, known[segmenter], _SEGMENTS)
 
 
 def _explain(options: argparse.Namespace) -> int:
     from napari_xai_med.bands import check_edges
+    from napari_xai_med.explainers.base import preset_options
     from napari_xai_med.request import ExplainRequest
 
     if options.bands:
@@ -81,7 +111,7 @@ def _explain(options: argparse.Namespace) -> int:
     steps = steps_of(options, classifier)
     request = ExplainRequest(
         options.method,
-        chosen_options(options),
+        {**preset_options(options.method, options.preset), **chosen_options(options)},
         against=options.against,
         quantity=options.quantity,
         opposite=options.opposite,
@@ -90,9 +120,20 @@ def _explain(options: argparse.Namespace) -> int:
         plane=options.plane,
         slice=options.slice,
         preprocessing=steps,
+        segments=_segments(options),
     )
     explain_and_save(image, classifier, request, options.out, _targets(options), options.bands)
     return 0
+
+
+def _segments(options: argparse.Namespace) -> SegmentChoice | None:
+    """The segments that a method explains by, if it uses some."""
+    from napari_xai_med.segments.choice import SegmentChoice
+
+    if "segments" not in options:
+        return None
+    choice = SegmentChoice.of(options.segments, options.mask)
+    return replace(choice, options=chosen_options(options, _SEGMENTS), background=options.background)
 
 
 def _targets(options: argparse.Namespace) -> Sequence[str | None] | None:

@@ -12,8 +12,16 @@ PREFIX = "option_"
 """What the names of options begin with in what argparse gives."""
 
 
-def add_options(group: Any, kind: type) -> None:
-    """Add each option of a dataclass to a group of a parser; those that are not given are left out of the result."""
+def add_options(group: Any, kind: type, prefix: str = "") -> None:
+    """Add each option of a dataclass to a group of a parser; those that are not given are left out of the result.
+
+    Parameters
+    ----------
+    group : argparse group
+    kind : type
+    prefix : str
+        What their names begin with on the command line, to tell them from those of another dataclass.
+    """
     for item in option_fields(kind):
         choices = item.metadata["choices"] if item.metadata["choices"] not in (LAYERS, FILES) else None
         entry = entry_type(item)
@@ -28,21 +36,22 @@ def add_options(group: Any, kind: type) -> None:
         elif not isinstance(item.default, bool) and not choices:
             extra["metavar"] = "N,N" if isinstance(item.default, tuple) else {int: "N", float: "X", str: "TEXT"}[entry]
         group.add_argument(
-            f"--{item.name.replace('_', '-')}",
-            dest=f"{PREFIX}{item.name}",
+            f"--{prefix}{item.name.replace('_', '-')}",
+            dest=f"{prefix}{PREFIX}{item.name}",
             default=argparse.SUPPRESS,
             help=item.metadata["text"],
             **extra,
         )
 
 
-def chosen_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given, by their names."""
+def chosen_options(options: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
+    """The options that were given, by their names; `prefix` as for `add_options`."""
+    start = prefix + PREFIX
     # What was given several times is a list.
     return {
-        key.removeprefix(PREFIX): tuple(value) if isinstance(value, list) else value
+        key.removeprefix(start): tuple(value) if isinstance(value, list) else value
         for key, value in vars(options).items()
-        if key.startswith(PREFIX)
+        if key.startswith(start)
     }
 
 

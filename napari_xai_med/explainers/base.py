@@ -219,3 +219,18 @@ def make_explainer(name: str, options: Mapping[str, Any]) -> Explainer:
     if name not in known:
         raise InputError(f"There is no method {name!r}; choose one of {', '.join(known)}.")
     return with_options(known[name], known[name].title, options)
+
+
+def preset_options(name: str, preset: str) -> Mapping[str, Any]:
+    """The options of a method's preset.
+
+    Raises
+    ------
+    InputError
+        If there is no such method or preset.
+    """
+    explainer = type(make_explainer(name, {}))
+    if preset and preset not in explainer.presets:
+        known = ", ".join(explainer.presets) or "none"
+        raise InputError(f"{explainer.title} has no preset {preset!r}; it has {known}.")
+    return explainer.presets[preset] if preset else {}
