@@ -85,12 +85,18 @@ class AblationCAM(ScoredCAM):
         They do not where something goes round the layer that is not simply added, such as in a DenseNet, or the
         number of images is written into the network.
         """
-        tried = channels[:_TRIED]
+        tried, question = channels[:_TRIED], ablation.at.question
+        # It does not depend on the image.
+        known, key = question.classifier.no_copies, (ablation.at.layer.name, tuple(question.inputs.shape[1:]))
+        if key in known:
+            return False
         try:
             together, _ = self.in_parts(tried, size, ablation.together, job.part(0.0, 0.3))
         except ModelError:
+            known.add(key)
             return False
         if together.shape[1] != len(tried):
+            known.add(key)
             return False
         # Those that change the answer most and least can't be taken for each other.
         change = (together - ablation.unchanged).abs().amax(0)

@@ -328,6 +328,11 @@ class Classifier:
         return {}
 
     @cached_property
+    def no_copies(self) -> set[tuple[object, ...]]:
+        """Layers behind which the network takes no more copies than it got images, and its input's shape."""
+        return set()
+
+    @cached_property
     def traces(self) -> dict[tuple[int, ...], Trace]:
         """What is known of the network by now, for each shape of an input that was asked about."""
         return {}
