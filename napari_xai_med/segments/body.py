@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.filters import threshold_li, threshold_otsu
+from skimage.filters import threshold_li
 from skimage.measure import label
 
 from napari_xai_med.errors import InputError
@@ -48,9 +48,8 @@ def body_mask(data: NDArray[np.float32], *, bright: bool = False) -> NDArray[np.
         )
     if bright:
         mean = mean.max() - mean
-    # Li's threshold and not Otsu's alone, from which it starts: contrast agent and tumours in MR draw that above other
-    # tissue.
-    threshold = threshold_li(mean, initial_guess=threshold_otsu)
+    # Li's threshold and not Otsu's: contrast agent and tumours in MR draw that above other tissue.
+    threshold = threshold_li(mean)
     # Filled before the pieces are told apart: the skull is black in MR, and only its scalp holds a head together.
     # Opened before that, since a picture's frame would hold everything.
     inside = mean > threshold
