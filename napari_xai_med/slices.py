@@ -74,8 +74,10 @@ class SliceRule(ABC):
         InputError
             If what the rule needs is missing, or something does not fit the volume.
         """
-        if volume.ndim != 4 or axis not in (0, 1, 2):
-            raise InputError(f"Slices are chosen of 3D images, and this one has {volume.ndim - 1} axes.")
+        if volume.ndim != 4:
+            raise InputError(f"Slices are chosen of 3D images, and this one is {volume.ndim - 1}D; choose a volume.")
+        if axis not in (0, 1, 2):
+            raise InputError(f"There is no axis {axis} of a volume; choose 0 (axial), 1 (coronal) or 2 (sagittal).")
         for what, each in (("map", map), ("mask", mask)):
             if each is None and self.needs == what:
                 raise InputError(f"{self.title} needs a {'heatmap' if what == 'map' else 'mask'}; choose one.")
@@ -234,5 +236,5 @@ def top_slices(scores: Float, count: int, minimum_distance: float = 0.0, spacing
             indices.append(index)
     if len(indices) == count:
         return ChosenSlices(tuple(indices))
-    few = f"{len(indices)} of {count} slices could be chosen: the others score 0 or are nearer than the distance."
-    return ChosenSlices(tuple(indices), (few,))
+    few = f"{len(indices)} of {count} slices could be chosen: the others score 0 or are nearer to these than "
+    return ChosenSlices(tuple(indices), (f"{few}{minimum_distance:g} mm.",))

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from label_maps import ball
 from scipy import ndimage
-from segments_helpers import ball
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.segments.body import body_mask

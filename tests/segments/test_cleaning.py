@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from segments_helpers import ball, check_labels, texture
+from label_maps import ball, check_labels, texture
 
 from napari_xai_med.segments.cleaning import borders, cleaned
 from napari_xai_med.segments.part import Part, part_of

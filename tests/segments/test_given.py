@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from segments_helpers import ball
+from label_maps import ball
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.segments.given import given_segments

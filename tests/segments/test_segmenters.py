@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from segments_helpers import ball, check_labels, texture
+from label_maps import ball, check_labels, texture
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.segments.base import Segmenter, make_segmenter, segmenters

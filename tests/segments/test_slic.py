@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 import pytest
+from label_maps import ball, check_labels, texture
 from numpy.typing import NDArray
 from scipy import ndimage
-from segments_helpers import ball, check_labels, texture
 from skimage.segmentation import slic as theirs
 from sklearn.metrics import adjusted_rand_score
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from label_maps import texture
 from scipy import ndimage
-from segments_helpers import texture
 
 from napari_xai_med.segments.table import segments_table
 
