@@ -18,6 +18,15 @@ from napari_xai_med.segments.body import body_mask
 Float = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What a rule looks at, checked and turned so that slices lie across the first spatial axis."""
+
+    volume: NDArray[np.float32]
+    map: NDArray[Any] | None
+    mask: NDArray[np.bool_] | None
+
+
 class SliceRule(ABC):
     """One way of giving each slice a score. A subclass is a frozen dataclass whose fields are its options.
 
@@ -65,21 +74,21 @@ class SliceRule(ABC):
         InputError
             If what the rule needs is missing, or something does not fit the volume.
         """
-        if volume.ndim != 4 or axis not in (0, 1, 2):
-            raise InputError(f"Slices are chosen of 3D images, and this one has {volume.ndim - 1} axes.")
+        if volume.ndim != 4:
+            raise InputError(f"Slices are chosen of 3D images, and this one is {volume.ndim - 1}D; choose a volume.")
+        if axis not in (0, 1, 2):
+            raise InputError(f"There is no axis {axis} of a volume; choose 0 (axial), 1 (coronal) or 2 (sagittal).")
         for what, each in (("map", map), ("mask", mask)):
             if each is None and self.needs == what:
                 raise InputError(f"{self.title} needs a {'heatmap' if what == 'map' else 'mask'}; choose one.")
             if each is not None and each.shape != volume.shape[1:]:
                 raise InputError(f"A {what} of shape {each.shape} does not fit a volume of shape {volume.shape[1:]}.")
-        found = self._scores(np.moveaxis(volume, axis + 1, 1), _across(map, axis), _across(mask, axis))
-        return np.asarray(found, np.float64)
+        given = _Given(np.moveaxis(volume, axis + 1, 1), _across(map, axis), _across(mask, axis))
+        return np.asarray(self._scores(given), np.float64)
 
     @abstractmethod
-    def _scores(
-        self, volume: NDArray[np.float32], map: NDArray[Any] | None, mask: NDArray[np.bool_] | None
-    ) -> NDArray[np.number]:
-        """Scores of slices across the first spatial axis, of what was checked."""
+    def _scores(self, given: _Given) -> NDArray[np.number]:
+        """Scores of slices across the first spatial axis."""
 
 
 def _across(values: NDArray[Any] | None, axis: int) -> NDArray[Any] | None:
@@ -100,11 +109,9 @@ class Activation(SliceRule):
         choices=("sum", "max"),
     )
 
-    def _scores(
-        self, volume: NDArray[np.float32], map: NDArray[Any] | None, mask: NDArray[np.bool_] | None
-    ) -> NDArray[np.number]:
-        assert map is not None
-        positive = np.maximum(map if mask is None else np.where(mask, map, 0), 0)
+    def _scores(self, given: _Given) -> NDArray[np.number]:
+        assert given.map is not None
+        positive = np.maximum(given.map if given.mask is None else np.where(given.mask, given.map, 0), 0)
         return positive.sum((1, 2), dtype=np.float64) if self.by == "sum" else positive.max((1, 2))
 
 
@@ -116,11 +123,9 @@ class MaskArea(SliceRule):
     title: ClassVar[str] = "Largest area of a mask"
     needs: ClassVar[Literal["map", "mask"] | None] = "mask"
 
-    def _scores(
-        self, volume: NDArray[np.float32], map: NDArray[Any] | None, mask: NDArray[np.bool_] | None
-    ) -> NDArray[np.number]:
-        assert mask is not None
-        return np.count_nonzero(mask, (1, 2))
+    def _scores(self, given: _Given) -> NDArray[np.number]:
+        assert given.mask is not None
+        return np.count_nonzero(given.mask, (1, 2))
 
 
 @dataclass(frozen=True)
@@ -136,15 +141,14 @@ class Intensity(SliceRule):
     low: float = option(-750.0, "Smallest intensity; that of ground glass in Hounsfield units by default.")
     high: float = option(-300.0, "Largest intensity.")
 
-    def _scores(
-        self, volume: NDArray[np.float32], map: NDArray[Any] | None, mask: NDArray[np.bool_] | None
-    ) -> NDArray[np.number]:
+    def _scores(self, given: _Given) -> NDArray[np.number]:
         if self.low > self.high:
             raise InputError(f"No intensity is from {self.low:g} to {self.high:g}; exchange them.")
-        inside = (volume[0] >= self.low) & (volume[0] <= self.high)
-        if mask is not None:
-            inside &= mask.astype(bool)
-        return np.count_nonzero(inside, (1, 2)) / prod(volume.shape[2:])
+        first = given.volume[0]
+        inside = (first >= self.low) & (first <= self.high)
+        if given.mask is not None:
+            inside &= given.mask.astype(bool)
+        return np.count_nonzero(inside, (1, 2)) / prod(first.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,8 @@ class BodyArea(SliceRule):
     name: ClassVar[str] = "body"
     title: ClassVar[str] = "Largest area of the body"
 
-    def _scores(
-        self, volume: NDArray[np.float32], map: NDArray[Any] | None, mask: NDArray[np.bool_] | None
-    ) -> NDArray[np.number]:
-        return np.count_nonzero(body_mask(volume), (1, 2))
+    def _scores(self, given: _Given) -> NDArray[np.number]:
+        return np.count_nonzero(body_mask(given.volume), (1, 2))
 
 
 _RULES: dict[str, type[SliceRule]] = {rule.name: rule for rule in (Activation, MaskArea, Intensity, BodyArea)}
@@ -221,8 +223,8 @@ def top_slices(scores: Float, count: int, minimum_distance: float = 0.0, spacing
     """
     if count < 1 or minimum_distance < 0 or spacing <= 0:
         raise InputError(
-            f"{count} slices at least {minimum_distance:g} mm apart, with {spacing:g} mm from one to the next, can't be "
-            "chosen; give at least one slice, a distance that is not negative and a positive spacing."
+            f"{count} slices at least {minimum_distance:g} mm apart can't be chosen where the next is {spacing:g} mm "
+            "away; give at least one slice, a distance that is not negative and a positive spacing."
         )
     # Distances in slices: 3 times 0.1 mm must not be nearer than 0.3 mm by what floats round.
     apart = minimum_distance / spacing * (1 - 1e-9)
@@ -234,5 +236,5 @@ def top_slices(scores: Float, count: int, minimum_distance: float = 0.0, spacing
             indices.append(index)
     if len(indices) == count:
         return ChosenSlices(tuple(indices))
-    few = f"{len(indices)} of {count} slices could be chosen: the others score 0 or are nearer than the distance."
-    return ChosenSlices(tuple(indices), (few,))
+    few = f"{len(indices)} of {count} slices could be chosen: the others score 0 or are nearer to these than "
+    return ChosenSlices(tuple(indices), (f"{few}{minimum_distance:g} mm.",))

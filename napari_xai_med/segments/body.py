@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.filters import threshold_otsu
+from skimage.filters import threshold_li
 from skimage.measure import label
 
 from napari_xai_med.errors import InputError
@@ -13,7 +13,7 @@ from napari_xai_med.segments.part import scaled
 
 
 def body_mask(data: NDArray[np.float32], *, bright: bool = False) -> NDArray[np.bool_]:
-    """Where the body is in CT, MR or a photograph: what Otsu's threshold parts from the surroundings.
+    """Where the body is in CT, MR or a photograph: what Li's threshold parts from the surroundings.
 
     The largest connected piece on the body's side of the threshold, with holes, such as lungs, filled slice by slice.
     It is cut loose from what touches it in a line only, such as a table.
@@ -38,7 +38,7 @@ def body_mask(data: NDArray[np.float32], *, bright: bool = False) -> NDArray[np.
 
     References
     ----------
-    Otsu 1979, A threshold selection method from gray-level histograms, IEEE Trans. SMC 9(1).
+    Li & Tam 1998, An iterative algorithm for minimum cross entropy thresholding, Pattern Recognition Letters 18(8).
     """
     mean = scaled(data, np.ones(data.shape[1:], bool)).mean(0)
     if mean.min() == mean.max():
@@ -48,13 +48,15 @@ def body_mask(data: NDArray[np.float32], *, bright: bool = False) -> NDArray[np.
         )
     if bright:
         mean = mean.max() - mean
-    # Once more without the brightest parts: contrast agent and fat in MR draw the threshold above other tissue.
-    usual = np.minimum(mean, np.median(mean[mean > threshold_otsu(mean)]))
+    # Li's threshold and not Otsu's: contrast agent and tumours in MR draw that above other tissue.
+    threshold = threshold_li(mean)
     # Filled before the pieces are told apart: the skull is black in MR, and only its scalp holds a head together.
-    inside = _filled(usual > threshold_otsu(usual))
-    core = _largest(_opened(inside))
+    # Opened before that, since a picture's frame would hold everything.
+    inside = mean > threshold
+    core = _largest(_filled(_opened(inside)))
     # Grown back to what opening took from its border, but no further.
-    return _filled(inside & ndimage.binary_dilation(core, _cross(core.ndim), iterations=2))
+    grown = ndimage.binary_dilation(core, _cross(core.ndim), iterations=2)
+    return _filled(core | (inside & grown))
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

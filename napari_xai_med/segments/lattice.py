@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FULL = 0.25
-"""A cell counts if it holds this share of the voxels that cells hold on average."""
+"""A cell counts if it holds this share of what cells hold on average, of those that hold anything."""
 
 _STEPS = 24
 """Of the search for the cells' length: halves a range of 1 to 10^6 to less than a thousandth."""
@@ -47,9 +47,10 @@ class Lattice:
             sums = np.add.reduceat(sums, starts, axis, dtype=np.int64)
         return np.asarray(sums, np.int64).ravel()
 
-    def filled(self, mask: NDArray[np.bool_], number: int) -> NDArray[np.bool_]:
-        """Which cells hold enough of a mask to be counted as one of `number` segments, shape (cells,)."""
-        return self.held(mask) >= max(_FULL * np.count_nonzero(mask) / number, 1)
+    def filled(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which cells hold enough of a mask to become a segment, shape (cells,)."""
+        held = self.held(mask)
+        return (held > 0) & (held >= _FULL * held[held > 0].mean())
 
 
 def lattice_of(mask: NDArray[np.bool_], spacing: Sequence[float], number: int) -> Lattice:
@@ -72,7 +73,7 @@ def lattice_of(mask: NDArray[np.bool_], spacing: Sequence[float], number: int) -
         return Lattice(tuple(counts), mask.shape, pitch)
 
     def found(lattice: Lattice) -> int:
-        return prod(lattice.counts) if whole else int(np.count_nonzero(lattice.filled(mask, number)))
+        return prod(lattice.counts) if whole else int(np.count_nonzero(lattice.filled(mask)))
 
     low, high = log(min(spacing) / 2), log(2 * max(lengths))
     # The length of a cube (square) with the mean volume is right if the mask is compact.

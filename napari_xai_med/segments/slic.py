@@ -50,7 +50,7 @@ class Slic(Numbered):
     def numbered_groups(self, part: Part) -> NDArray[np.integer]:
         """Clusters from 1 on; 0 for the few voxels that no centre reaches."""
         lattice = lattice_of(part.mask, part.spacing, self.number)
-        seeds = lattice.filled(part.mask, self.number)
+        seeds = lattice.filled(part.mask)
         # Cells that hold too little of the mask start none: their voxels go to the centres around.
         numbers = np.where(seeds, np.cumsum(seeds), 0).astype(np.int32)
         labels = np.where(part.mask, numbers[lattice.cells()], 0)

@@ -44,7 +44,7 @@ class Watershed(Numbered):
     def numbered_groups(self, part: Part) -> NDArray[np.integer]:
         """Basins from 1 on; 0 where the mask has parts without a marker."""
         lattice = lattice_of(part.mask, part.spacing, self.number)
-        filled = lattice.filled(part.mask, self.number)
+        filled = lattice.filled(part.mask)
         markers = _markers(part, lattice.cells(), filled)
         # Voxels of the same volume, since scikit-image counts in voxels.
         pitch = lattice.pitch / prod(part.spacing) ** (1 / part.mask.ndim)
