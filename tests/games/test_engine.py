@@ -58,7 +58,7 @@ def coalitions_of(players: int, count: int) -> np.ndarray[Any, Any]:
 
 @pytest.fixture(params=[2, 3])
 def shape(request: pytest.FixtureRequest) -> Iterator[tuple[int, ...]]:
-    yield (2, *SHAPES[request.param])
+    return (2, *SHAPES[request.param])
 
 
 def test_scores_are_those_of_images_masked_one_by_one(shape: tuple[int, ...]) -> None:

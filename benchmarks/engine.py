@@ -1,0 +1,129 @@
+"""What asking about masked images costs beside the plain network: evaluations per second, and the network's share.
+
+``python benchmarks/engine.py``
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from measure import THREADS, seconds, table
+from torch import Tensor, nn
+
+from napari_xai_med.games.engine import Composer, ImageGame
+from napari_xai_med.models import load_model
+from napari_xai_med.models.architectures import build
+from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.module import classifier_from_module
+from napari_xai_med.models.target import Target
+from napari_xai_med.windows import asking
+
+CASES: dict[str, tuple[tuple[int, ...], int, int]] = {
+    "chest_ct_2d": ((1, 96, 96), 50, 512),
+    "chest_ct_3d": ((1, 64, 64, 32), 50, 256),
+    "densenet121": ((1, 224, 224), 50, 64),
+}
+"""Classifiers with the shape of their input, a number of segments and a number of evaluations."""
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Timed(nn.Module):
+    """A network that counts the seconds spent in it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.spent = network, 0.0
+
+    def forward(self, x: Tensor) -> Any:
+        start = time.perf_counter()
+        result = self.network(x)
+        self.spent += time.perf_counter() - start
+        return result
+
+
+def made(case: str) -> Classifier:
+    """The classifier of a case."""
+    if case.startswith("chest"):
+        return load_model(case)
+    torch.manual_seed(0)
+    network = build(case, spatial_dims=2, num_classes=3).eval()
+    return classifier_from_module(network, ["a", "b", "c"])
+
+
+@contextmanager
+def game_of(classifier: Classifier, shape: tuple[int, ...], players: int, **options: Any) -> Iterator[ImageGame]:
+    """A game on a random image, cut into equal parts."""
+    image = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+    voxels = image[0].numel()
+    labels = (torch.arange(voxels, dtype=torch.int32) * players // voxels + 1).reshape(shape[1:])
+    compose = Composer(image, torch.zeros_like(image), labels)
+    with torch.no_grad(), asking(classifier) as ask:
+        yield ImageGame(classifier, ask, compose, shape, players, [Target(0)], **options)
+
+
+def forward(network: nn.Module, shape: tuple[int, ...], size: int, count: int) -> Callable[[], None]:
+    """Plain passes in batches."""
+    x = torch.rand(size, *shape)
+
+    def call() -> None:
+        with torch.inference_mode():
+            for _ in range(count // size):
+                network(x)
+
+    return call
+
+
+def playing(classifier: Classifier, case: str, **options: Any) -> Callable[[], None]:
+    """A new game, with coalitions that all differ."""
+    shape, players, count = CASES[case]
+    coalitions = np.unique(np.random.default_rng(0).random((2 * count, players)) < 0.5, axis=0)[:count]
+
+    def call() -> None:
+        with game_of(classifier, shape, players, **options) as game:
+            game(coalitions)
+
+    return call
+
+
+def main() -> None:
+    """Print tables."""
+    rows: dict[str, list[str]] = {}
+    torch.set_num_threads(THREADS)
+    for case, (shape, _, count) in CASES.items():
+        classifier = made(case)
+        sizes = [size for size in SIZES if size <= count // 2]
+        calls = {str(size): forward(classifier.network, shape, size, count) for size in sizes}
+        calls["engine"] = playing(classifier, case)
+        times = seconds(calls, 5)
+        best = min(sizes, key=lambda size: times[str(size)])
+        chosen = next(iter(classifier.batch_sizes.values()))
+        timed = Timed(classifier.network)
+        watched = replace(classifier, network=timed)
+        watched.batch_sizes.update(classifier.batch_sizes)
+        shares = []
+        for size in sorted(chosen.seconds):
+            play = playing(watched, case, limit=size)
+            play()
+            timed.spent, start = 0.0, time.perf_counter()
+            play()
+            shares.append(f"{size}: {timed.spent / (time.perf_counter() - start):.1%}")
+        rows[case] = [
+            f"{best}",
+            f"{count / times[str(best)]:.0f}",
+            f"{chosen.best(0)}",
+            f"{count / times['engine']:.0f}",
+            f"{times[str(best)] / times['engine']:.2f}",
+            ", ".join(shares),
+        ]
+    heads = ["", "best batch", "images/s", "engine's batch", "images/s", "ratio", "share inside the network by batch"]
+    table("Masked images", heads, rows)
+
+
+if __name__ == "__main__":
+    main()
