@@ -16,8 +16,11 @@ from napari_xai_med.games.kernels import DEGREES, Component, by_player, by_size,
 _NUGGET = 1e-6
 """Share of the variance that is each coalition's own: float32 rounds."""
 
-_FACTOR, _STEPS = 10**0.5, 6
-"""Variances are found to this factor, up to so many of it away from 1."""
+_SCALES, _SPREAD = ("size", "interaction", "degree", "player"), 1.5
+"""What is fitted, one after the other, and the standard deviation of its logarithm among games."""
+
+_FACTOR = 10**0.5
+"""Variances are found to this factor."""
 
 _SCREENED, _CANDIDATES = 24, 300
 """Among how many players interactions of three are looked for, and how many of these are compared."""
@@ -194,17 +197,24 @@ def fitted(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
 
 def _scaled(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
     """The best variances and degree, one after the other, each as long as a step helps."""
-    best = evidence(pairs, odd, pairs.covariance(belief))
-    for name in ("size", "interaction", "degree", "player"):
+    best = _support(pairs, odd, belief)
+    for name in _SCALES:
         for step in (1, -1):
             while True:
                 if (trial := _stepped(belief, name, step)) is None:
                     break
-                value = evidence(pairs, odd, pairs.covariance(trial))
+                value = _support(pairs, odd, trial)
                 if value <= best:
                     break
                 belief, best = trial, value
     return belief
+
+
+def _support(pairs: Pairs, odd: Float, belief: Belief) -> float:
+    """The evidence for a belief, less for one that is far from the usual one: few pairs say little of it."""
+    usual = Belief()
+    far = [np.log(getattr(belief, name) / getattr(usual, name)) / _SPREAD for name in _SCALES]
+    return evidence(pairs, odd, pairs.covariance(belief)) - float(np.square(far).sum()) / 2
 
 
 def _stepped(belief: Belief, name: str, step: int) -> Belief | None:
@@ -212,8 +222,7 @@ def _stepped(belief: Belief, name: str, step: int) -> Belief | None:
     if name == "degree":
         place = DEGREES.index(belief.degree) + step
         return replace(belief, degree=DEGREES[place]) if 0 <= place < len(DEGREES) else None
-    value = getattr(belief, name) * _FACTOR**step
-    return replace(belief, **{name: value}) if abs(np.log(value) / np.log(_FACTOR)) <= _STEPS + 0.5 else None
+    return replace(belief, **{name: getattr(belief, name) * _FACTOR**step})
 
 
 def _with_triples(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
@@ -231,7 +240,7 @@ def _with_triples(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
     # The players whose own shares are large are in most interactions that are.
     strong = np.argsort(-abs(np.linalg.solve(pairs.signs.T @ free, free.T @ odd)), kind="stable")[:_SCREENED]
     triples = np.array(list(combinations(np.sort(strong), 3)))
-    cost = np.log(len(triples)) / 2
+    cost = np.log(len(triples))
     products = pairs.products(triples)
     if len(triples) > _CANDIDATES:
         kept = np.argsort(-abs(weighted @ products), kind="stable")[:_CANDIDATES]

@@ -42,7 +42,6 @@ class PairSampler:
         self._pairs = [comb(players, int(size)) / (2 if half else 1) for size, half in zip(sizes, halves, strict=True)]
         self._used = np.zeros(len(sizes))
         self._seen: set[bytes] = set()
-        self._hands: dict[int, NDArray[np.intp]] = {}
         self._rest: dict[int, list[Coalitions]] = {}
 
     def first(self) -> Coalitions:
@@ -67,21 +66,12 @@ class PairSampler:
         """A coalition that was not drawn before."""
         if size not in self._rest:
             for _ in range(_TRIES):
-                coalition = self._dealt(size)
+                coalition = self._half(self._rng.choice(self._players, size, replace=False))
                 if coalition.tobytes() not in self._seen:
                     self._seen.add(coalition.tobytes())
                     return coalition
             self._rest[size] = self._unseen(size)
         return self._rest[size].pop()
-
-    def _dealt(self, size: int) -> Coalitions:
-        """The next players of a shuffled pack: of any size, each takes part about as often as the others."""
-        hand = self._hands.get(size, np.empty(0, dtype=np.intp))
-        if len(hand) < size:
-            pack = self._rng.permutation(self._players)
-            hand = np.concatenate([hand, pack[~np.isin(pack, hand)], pack[np.isin(pack, hand)]])
-        self._hands[size] = hand[size:]
-        return self._half(hand[:size])
 
     def _half(self, members: NDArray[np.intp]) -> Coalitions:
         """Of two halves that are each other's complement, the one with the first player."""
