@@ -62,7 +62,7 @@ def trained_densenet() -> tuple[nn.Module, Tensor]:
         pictures = (0.25 * torch.randn(32, 64, 64) + 0.25 + 0.6 * discs)[:, None]
         loss = cross_entropy(network(pictures), kinds)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return network.eval(), pictures[kinds == 2][:1]
 

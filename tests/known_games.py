@@ -45,16 +45,13 @@ def unanimity(players: int) -> tuple[Played, Float]:
 
 
 def gloves(players: int) -> tuple[Played, Float]:
-    """One has the left glove, the others a right one each: the left one is 1 - 1 / players of a pair's worth.
-
-    A right one counts only where it comes first and the left one right after it, or after others that are right too.
-    """
+    """One has the left glove, the others a right one each: one of these counts only where it is second after it."""
     right = 1 / players / max(players - 1, 1)
     return Played(players, lambda s: s[:, 0] & s[:, 1:].any(1)), np.array([[1 - 1 / players] + [right] * (players - 1)])
 
 
 def airport(players: int) -> tuple[Played, Float]:
-    """The longest runway that is needed is paid; those who need a stretch share its cost (Littlechild and Owen 1973)."""
+    """The longest runway that is needed is paid; those who need a stretch share its cost."""
     costs = np.arange(1, players + 1) ** 1.5
     stretches = np.diff(costs, prepend=0) / np.arange(players, 0, -1)
     return Played(players, lambda s: (s * costs).max(1)), np.cumsum(stretches)[None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from napari_xai_med.errors import InputError
@@ -51,15 +52,13 @@ def exact(game: Game, budget: int = 2**PLAYERS) -> Iterator[Estimate]:
 def exact_estimate(game: Game) -> Estimate:
     """Exact Shapley values of a game, however many coalitions it has."""
     players = game.players
-    values = 0.0
-    for first in range(0, 2**players, _CHUNK):
-        coalitions = numbered(np.arange(first, min(first + _CHUNK, 2**players)), players)
-        values = values + shares(coalitions).T @ game(coalitions)
-    values = np.asarray(values).T
+    starts = range(0, 2**players, _CHUNK)
+    chunks = (numbered(np.arange(first, min(first + _CHUNK, 2**players)), players) for first in starts)
+    values: Float = np.sum([game(coalitions).T @ shares(coalitions) for coalitions in chunks], axis=0)
     return Estimate(values, np.zeros_like(values), 2**players, exact=True, settled=True)
 
 
-def numbered(index: np.ndarray, players: int) -> Coalitions:
+def numbered(index: NDArray[np.intp], players: int) -> Coalitions:
     """The coalitions whose members are the bits of numbers, the first player's the lowest; shape (K, players)."""
     return (index[:, None] >> np.arange(players) & 1).astype(bool)
 
@@ -74,4 +73,5 @@ def shares(coalitions: Coalitions) -> Float:
     # Of a member, 1 / (size * C(players, size)); of the others the same with one more member.
     inside = np.exp(gammaln(np.maximum(size, 1)) + gammaln(players - size + 1) - gammaln(players + 1))
     outside = np.exp(gammaln(size + 1) + gammaln(np.maximum(players - size, 1)) - gammaln(players + 1))
-    return np.where(coalitions, inside[:, None], -outside[:, None])
+    share: Float = np.where(coalitions, inside[:, None], -outside[:, None])
+    return share

@@ -25,8 +25,8 @@ _FACTOR = 10**0.5
 _SCREENED, _CANDIDATES = 24, 300
 """Among how many players interactions of three are looked for, and how many of these are compared."""
 
-_ROUNDING = 1e-12
-"""Residuals that are smaller, relative to the game, are float64's."""
+_ROUNDING, _ROUNDING_32 = 1e-12, 1e-6
+"""Residuals that are smaller, relative to the game, are those of float64 and float32: they have no structure."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ class Pairs:
                 by_sizes = part.sizes[self.sizes[:, None], self.sizes]
                 self._known[key] = by_sizes * part.overlaps[self.agreeing]
             total += variance * self._known[key]
-        total[np.diag_indices(self.count)] += _NUGGET * np.trace(total) / self.count
         products = self.products(belief.triples)
+        own = _NUGGET * np.trace(total) / self.count + _ROUNDING * belief.variances.sum()
+        total[np.diag_indices(self.count)] += own
         return total + (products * belief.variances) @ products.T
 
     def cross(self, belief: Belief) -> Float:
@@ -188,7 +189,7 @@ def fitted(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
         The nearer the sooner.
     """
     plain = np.linalg.lstsq(pairs.signs, odd)[0]
-    if np.square(odd - pairs.signs @ plain).sum() <= _ROUNDING**2 * np.square(odd).sum():
+    if np.square(odd - pairs.signs @ plain).sum() <= _ROUNDING_32**2 * np.square(odd).sum():
         return belief
     belief = _scaled(pairs, odd, replace(belief, triples=np.empty((0, 3), dtype=np.intp), variances=np.empty(0)))
     belief = _with_triples(pairs, odd, belief)
@@ -265,8 +266,10 @@ def _with_triples(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
 
 def _gains(square: Float, fit: Float, rest: float, freedom: int) -> tuple[Float, Float]:
     """How much the evidence grows with each interaction, and with which variance."""
-    square = np.maximum(square, np.finfo(float).tiny)
-    share = np.minimum(fit**2 / square / rest, 1 - 1e-12)
-    taken = np.clip((freedom * share - 1) / np.maximum(share * (freedom - 1), np.finfo(float).tiny), 0, 1 - 1e-9)
+    # Of interactions that those before them, and the free shares, leave nothing of, there is nothing to say.
+    left = square > 1e-9 * square.max()
+    square = np.where(left, square, 1.0)
+    share = np.where(left, np.minimum(fit**2 / square / max(rest, np.finfo(float).tiny), 1 - 1e-12), 0.0)
+    taken = np.clip((freedom * share - 1) / np.maximum(share * (freedom - 1), 1e-12), 0, 1 - 1e-6)
     gain = np.log1p(-taken) / 2 - freedom / 2 * np.log1p(-taken * share)
     return gain, taken / (1 - taken) / square

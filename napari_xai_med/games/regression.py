@@ -56,12 +56,7 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
     .. [1] F. Fumagalli et al., An odd estimator for Shapley values, ICML 2026, arXiv:2602.01399.
     """
     players = game.players
-    least = min(2 * players + 2, 2**players)
-    if rule.budget < least:
-        raise InputError(
-            f"{rule.budget} evaluations are too few for {players} segments; allow {least} or more, or make fewer "
-            "segments."
-        )
+    _check(players, rule.budget)
     if players < 4:
         yield exact_estimate(game)
         return
@@ -87,6 +82,14 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
         if 2 * len(asked) == 2**players:
             yield exact_estimate(game)
             break
+
+
+def _check(players: int, budget: int) -> None:
+    least = min(2 * players + 2, 2**players)
+    if budget < least:
+        raise InputError(
+            f"{budget} evaluations are too few for {players} segments; allow {least} or more, or make fewer segments."
+        )
 
 
 def _odd_part(game: Game, coalitions: Coalitions) -> Float:
