@@ -116,6 +116,18 @@ def test_many_players() -> None:
     np.testing.assert_allclose(found.values[0], values, atol=1e-9)
 
 
+def test_interactions_of_a_few_among_many_players() -> None:
+    """Among 9880 interactions of three players those that are there are found; each makes its share for all three."""
+    rng = np.random.default_rng(1)
+    shares = np.where(np.arange(40) < 10, 2.0, 0.1) * rng.normal(size=40)
+    few = np.array([[0, 1, 2], [0, 3, 4], [5, 6, 7], [1, 8, 9]])
+    game = Played(40, lambda s: s @ shares + 3 * s[:, few].all(2).sum(1))
+    values = shares + np.bincount(few.ravel(), minlength=40)
+    *_, found = regression(game, StopRule(800))
+    wrong = np.square(found.values[0] - values).sum()
+    assert wrong <= np.square(kernel_shap(game, 800, 0)[0] - values).sum() / 100
+
+
 def test_stops_when_the_order_is_settled() -> None:
     game = perceptron(12)
     (known,) = exact(game)
