@@ -68,5 +68,7 @@ def test_one_player() -> None:
 def test_wrong_trees() -> None:
     with pytest.raises(InputError, match="not one of 5 segments"):
         next(owen(perceptron(5), tree(4), 10))
+    with pytest.raises(InputError, match="not one of 5 segments"):
+        next(owen(perceptron(5), tree(5)[::-1], 10))
     with pytest.raises(InputError, match="two evaluations"):
         next(owen(perceptron(5), tree(5), 1))
