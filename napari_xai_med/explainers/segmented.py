@@ -13,8 +13,9 @@ import torch
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import Parts, Question, RawMap
-from napari_xai_med.explainers.baselines import WithBaseline
+from napari_xai_med.explainers.baselines import BASELINES, WithBaseline, spacing_of
 from napari_xai_med.explainers.batches import FEWER, batch_size
+from napari_xai_med.explainers.segment_baselines import inpainted, segment_means
 from napari_xai_med.games.base import Estimate
 from napari_xai_med.games.engine import Composer, ImageGame
 from napari_xai_med.job import Job
@@ -27,6 +28,8 @@ from napari_xai_med.windows import asking
 
 _FEW = 0.02
 """Share of the time that the answer about the image itself takes."""
+_OF_SEGMENTS = ("segment_mean", "inpainting")
+"""Baselines that only these methods have."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,13 @@ class SegmentExplainer(WithBaseline):
     whole: ClassVar[bool] = True
     additive: ClassVar[bool] = False
 
+    baseline: str = option(
+        "zero",
+        "What hidden segments are replaced by, behind the preprocessing: zero, each channel's minimum or mean, the "
+        "image blurred, a constant, noise with each channel's mean and standard deviation, each segment's own mean "
+        "(lime's hide colour), what its surroundings let one expect (inpainting), or another image.",
+        choices=(*BASELINES, *_OF_SEGMENTS),
+    )
     batch_size: int = option(
         0,
         "Images computed at once at most; the fastest number is found if 0. Only numbers are used that don't change "
@@ -66,6 +76,19 @@ class SegmentExplainer(WithBaseline):
         Estimate
             The last one is the result.
         """
+
+    def baselines(self, question: Question) -> torch.Tensor:
+        """The baseline of each row; see `WithBaseline`."""
+        if self.baseline not in _OF_SEGMENTS or self.baseline_image:
+            return super().baselines(question)
+        spacing = spacing_of(question)
+        rows = []
+        for image, segments in zip(question.inputs, question.segments, strict=True):
+            data, labels = image.cpu().numpy(), segments.labels
+            inpainting = self.baseline == "inpainting"
+            found = inpainted(data, labels, spacing) if inpainting else segment_means(data, labels)
+            rows.append(torch.from_numpy(found).to(image))
+        return torch.stack(rows)[:, None].to(question.classifier.device)
 
     def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """Play a game for each row, which all its targets share; see `Explainer`."""
@@ -132,8 +155,13 @@ class SegmentExplainer(WithBaseline):
             facts = {**shared, "of_baseline": empty, "of_image": full}
             if self.additive:
                 facts["additivity_residual"] = full - empty - float(values.sum())
+            said = notices
+            if estimate.target_facts:
+                facts |= estimate.target_facts[k]
+            if estimate.target_notices:
+                said = (*notices, *estimate.target_notices[k])
             parts = Parts(segments.labels, values, errors)
-            maps.append(RawMap(parts.painted(), np.eye(segments.labels.ndim + 1), facts, notices, parts))
+            maps.append(RawMap(parts.painted(), np.eye(segments.labels.ndim + 1), facts, said, parts))
         return maps
 
 

@@ -89,7 +89,7 @@ class ImageGame:
     def __post_init__(self) -> None:
         self._index: dict[bytes, int] = {}
         self._scores: list[Float] = []
-        self._count = 0
+        self._share = 0.0
 
     @property
     def evaluations(self) -> int:
@@ -140,7 +140,8 @@ class ImageGame:
             found += self._in_memory(rows, size)
             done += count
             if self.expected:
-                self.job.step((self.evaluations + done) / self.expected, _ASKING)
+                self._share = min((self.evaluations + done) / self.expected, 1.0)
+                self.job.step(self._share, _ASKING)
         return np.concatenate(found)
 
     def _in_memory(self, rows: Tensor, size: int) -> list[Float]:
@@ -161,5 +162,5 @@ class ImageGame:
         return found
 
     def _ask(self, rows: Tensor) -> Float:
-        answer = self.ask(self.compose(rows), self.job.part(1.0, 1.0))
+        answer = self.ask(self.compose(rows), self.job.part(self._share, self._share))
         return torch.stack([target.of(answer) for target in self.targets], 1).double().cpu().numpy()
