@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from lime.lime_base import LimeBase
 from numpy.typing import NDArray
 
 from napari_xai_med.explainers.base import register
+from napari_xai_med.explainers.library_shap import SEEDS
 from napari_xai_med.explainers.segmented import SegmentExplainer
 from napari_xai_med.games.agreement import expected_rank_correlation
 from napari_xai_med.games.base import Estimate, Float
@@ -117,7 +117,7 @@ class Lime(SegmentExplainer):
 
     def _masks(self, players: int) -> NDArray[np.int64]:
         """Which segments each sample keeps, shape (samples, players); all of them first."""
-        random = np.random.RandomState(self.seed)  # what lime draws with
+        random = np.random.RandomState(self.seed % SEEDS)  # what lime draws with
         if self.sampling == "half":
             masks = random.randint(0, 2, self.samples * players).reshape(self.samples, players)
         else:
@@ -132,7 +132,9 @@ class Lime(SegmentExplainer):
         if scores.min() == scores.max():
             # Nothing to fit, and rounding would look like weights.
             return _Fit(np.zeros(players), np.zeros(players), {"r2": None, "intercept": float(scores[0])}, ())
-        base = LimeBase(self._kernel, random_state=self.seed)
+        from lime.lime_base import LimeBase
+
+        base = LimeBase(self._kernel, random_state=self.seed % SEEDS)
         intercept, pairs, r2, predicted = base.explain_instance_with_data(
             masks, scores[:, None], distances, 0, self.features or players, self.feature_selection
         )

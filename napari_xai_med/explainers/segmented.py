@@ -24,6 +24,7 @@ from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Answer
 from napari_xai_med.models.target import AnyTarget
 from napari_xai_med.options import option
+from napari_xai_med.segments.tree import partition_tree
 from napari_xai_med.windows import asking
 
 _FEW = 0.02
@@ -126,14 +127,17 @@ class SegmentExplainer(WithBaseline):
         device, segments = question.classifier.device, question.segments[row]
         if not segments.count:
             raise InputError("There is no segment in the part of the image that is asked about; choose another mask.")
+        empty = np.flatnonzero(np.bincount(segments.labels.ravel())[1:] == 0) + 1
+        if len(empty):
+            raise InputError(f"Segment {empty[0]} has no voxel; number segments from 1 on without gaps.")
         image = question.inputs[row].to(device)
         compose = Composer(image, baseline.to(image), torch.from_numpy(segments.labels).to(device))
         # What fits the memory is looked at once: by how much changes from moment to moment.
         most = max(REFERENCE, batch_size(question, 0, gradients=False))
         shape = tuple(image.shape)
-        return ImageGame(
-            question.classifier, ask, compose, shape, segments.count, targets, job, limit=self.batch_size, most=most
-        )
+        tree = partial(partition_tree, segments.labels, question.inputs[row].cpu().numpy(), spacing_of(question))
+        sizes = {"limit": self.batch_size, "most": most}
+        return ImageGame(question.classifier, ask, compose, shape, segments.count, targets, job, tree=tree, **sizes)
 
     def _maps(
         self, question: Question, row: int, game: ImageGame, estimate: Estimate, ends: np.ndarray[Any, Any]

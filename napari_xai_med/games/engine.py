@@ -71,6 +71,8 @@ class ImageGame:
         Images to compute at once at most; 0 to let the fastest number be found.
     most : int
         Images that the memory is thought to hold at once.
+    tree : callable, optional
+        Gives how players join, one by one or in groups, as SciPy's `linkage`; for methods that ask about groups.
     """
 
     classifier: Classifier
@@ -83,6 +85,7 @@ class ImageGame:
     expected: int = 0
     limit: int = 0
     most: int = 64
+    tree: Callable[[], Float] | None = None
     smaller: int = 0
     """Size of the batches that the memory was enough for, where larger ones were not; else 0."""
 
