@@ -18,6 +18,7 @@ from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Answer, Head
 from napari_xai_med.models.target import Target
+from napari_xai_med.segments.base import Segments, make_segmenter
 
 
 def classifier_of(network: nn.Module, spatial_dims: int, classes: int = 2, **changes: Any) -> Classifier:
@@ -52,6 +53,13 @@ def maps_of(
     """Maps for rows of inputs and their classes, as logits, and the answer."""
     chosen = tuple((row, each if isinstance(each, Target) else Target(each)) for row, each in targets)
     return explainer.attribute(Question(classifier, inputs, chosen, **others), job or Job())
+
+
+def segments_of(inputs: torch.Tensor, number: int) -> tuple[Segments, ...]:
+    """About so many boxes, the same for each row of inputs."""
+    shape = tuple(inputs.shape[2:])
+    boxes = make_segmenter("grid", {"number": number}).segments(np.zeros((1, *shape), np.float32), (1.0,) * len(shape))
+    return (boxes,) * len(inputs)
 
 
 class MeanOf(nn.Module):

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import Explainer, Question
+from napari_xai_med.explainers.noise import generator
 from napari_xai_med.options import FILES, option
 
+SEED = "Seed of all that is drawn."
 _BLUR = "Standard deviation of the Gaussian of the blurred baseline, in millimetres; in pixels for pictures."
 
 
@@ -44,7 +46,7 @@ _SIMPLE: dict[str, Callable[[Tensor, Sequence[float]], Tensor]] = {
     "mean": _mean,
     "blurred": _blurred,
 }
-BASELINES = (*_SIMPLE, "image")
+BASELINES = (*_SIMPLE, "constant", "noise", "image")
 
 
 def spacing_of(question: Question) -> tuple[float, ...]:
@@ -80,10 +82,12 @@ class WithBaseline(Explainer):
     baseline: str = option(
         "zero",
         "What the image is compared with, behind the preprocessing: zero, each channel's minimum or mean, the image "
-        "blurred, or another image.",
+        "blurred, a constant, noise with each channel's mean and standard deviation, or another image.",
         choices=BASELINES,
     )
     blur: float = option(8.0, _BLUR, limits=(0.0, None))
+    constant: float = option(0.0, "The value of the constant baseline, behind the preprocessing.")
+    seed: int = option(0, SEED, limits=(0, None))
     baseline_image: tuple[str, ...] = option((), "The image that the baseline image means.", choices=FILES)
 
     @property
@@ -104,11 +108,26 @@ class WithBaseline(Explainer):
                 f"{self.title} has a baseline_image, but its baseline is {self.baseline}; choose the baseline image, "
                 "or leave the file out."
             )
-        if self.baseline != "image":
+        inputs = question.inputs
+        if self.baseline in _SIMPLE:
             return simple_baselines(question, (self.baseline,), self.blur)
+        if self.baseline in ("constant", "noise"):
+            rows = [self._constant(image) if self.baseline == "constant" else self._noise(image) for image in inputs]
+            return torch.stack(rows)[:, None].to(question.classifier.device)
         if question.others is None or len(question.others) != 1:
             raise InputError(f"{self.title} compares with one image; choose a baseline_image, or another baseline.")
         return _for_all(question, question.others)
+
+    def _constant(self, image: Tensor) -> Tensor:
+        return torch.full_like(image, self.constant)
+
+    def _noise(self, image: Tensor) -> Tensor:
+        # Normal, and not uniform over the channel's range: one hot voxel, such as metal, sets the range of a whole
+        # image, but hardly its mean and standard deviation.
+        values = image.flatten(1)
+        noise = torch.randn(values.shape, generator=generator(self.seed), dtype=image.dtype).to(image.device)
+        noise = values.mean(1, keepdim=True) + noise * values.std(1, correction=0, keepdim=True)
+        return noise.reshape(image.shape)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import torch
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import Parts, Question, RawMap
-from napari_xai_med.explainers.baselines import WithBaseline
+from napari_xai_med.explainers.baselines import BASELINES, WithBaseline, spacing_of
 from napari_xai_med.explainers.batches import FEWER, batch_size
+from napari_xai_med.explainers.segment_baselines import inpainted, segment_means
 from napari_xai_med.games.base import Estimate
 from napari_xai_med.games.engine import Composer, ImageGame
 from napari_xai_med.job import Job
@@ -23,10 +24,13 @@ from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Answer
 from napari_xai_med.models.target import AnyTarget
 from napari_xai_med.options import option
+from napari_xai_med.segments.tree import partition_tree
 from napari_xai_med.windows import asking
 
 _FEW = 0.02
 """Share of the time that the answer about the image itself takes."""
+_OF_SEGMENTS = ("segment_mean", "inpainting")
+"""Baselines that only these methods have."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,13 @@ class SegmentExplainer(WithBaseline):
     whole: ClassVar[bool] = True
     additive: ClassVar[bool] = False
 
+    baseline: str = option(
+        "zero",
+        "What hidden segments are replaced by, behind the preprocessing: zero, each channel's minimum or mean, the "
+        "image blurred, a constant, noise with each channel's mean and standard deviation, each segment's own mean "
+        "(lime's hide colour), what its surroundings let one expect (inpainting), or another image.",
+        choices=(*BASELINES, *_OF_SEGMENTS),
+    )
     batch_size: int = option(
         0,
         "Images computed at once at most; the fastest number is found if 0. Only numbers are used that don't change "
@@ -66,6 +77,19 @@ class SegmentExplainer(WithBaseline):
         Estimate
             The last one is the result.
         """
+
+    def baselines(self, question: Question) -> torch.Tensor:
+        """The baseline of each row; see `WithBaseline`."""
+        if self.baseline not in _OF_SEGMENTS or self.baseline_image:
+            return super().baselines(question)
+        spacing = spacing_of(question)
+        rows = []
+        for image, segments in zip(question.inputs, question.segments, strict=True):
+            data, labels = image.cpu().numpy(), segments.labels
+            inpainting = self.baseline == "inpainting"
+            found = inpainted(data, labels, spacing) if inpainting else segment_means(data, labels)
+            rows.append(torch.from_numpy(found).to(image))
+        return torch.stack(rows)[:, None].to(question.classifier.device)
 
     def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """Play a game for each row, which all its targets share; see `Explainer`."""
@@ -103,14 +127,17 @@ class SegmentExplainer(WithBaseline):
         device, segments = question.classifier.device, question.segments[row]
         if not segments.count:
             raise InputError("There is no segment in the part of the image that is asked about; choose another mask.")
+        empty = np.flatnonzero(np.bincount(segments.labels.ravel())[1:] == 0) + 1
+        if len(empty):
+            raise InputError(f"Segment {empty[0]} has no voxel; number segments from 1 on without gaps.")
         image = question.inputs[row].to(device)
         compose = Composer(image, baseline.to(image), torch.from_numpy(segments.labels).to(device))
         # What fits the memory is looked at once: by how much changes from moment to moment.
         most = max(REFERENCE, batch_size(question, 0, gradients=False))
         shape = tuple(image.shape)
-        return ImageGame(
-            question.classifier, ask, compose, shape, segments.count, targets, job, limit=self.batch_size, most=most
-        )
+        tree = partial(partition_tree, segments.labels, question.inputs[row].cpu().numpy(), spacing_of(question))
+        sizes = {"limit": self.batch_size, "most": most}
+        return ImageGame(question.classifier, ask, compose, shape, segments.count, targets, job, tree=tree, **sizes)
 
     def _maps(
         self, question: Question, row: int, game: ImageGame, estimate: Estimate, ends: np.ndarray[Any, Any]
@@ -132,8 +159,13 @@ class SegmentExplainer(WithBaseline):
             facts = {**shared, "of_baseline": empty, "of_image": full}
             if self.additive:
                 facts["additivity_residual"] = full - empty - float(values.sum())
+            said = notices
+            if estimate.target_facts:
+                facts |= estimate.target_facts[k]
+            if estimate.target_notices:
+                said = (*notices, *estimate.target_notices[k])
             parts = Parts(segments.labels, values, errors)
-            maps.append(RawMap(parts.painted(), np.eye(segments.labels.ndim + 1), facts, notices, parts))
+            maps.append(RawMap(parts.painted(), np.eye(segments.labels.ndim + 1), facts, said, parts))
         return maps
 
 

@@ -55,6 +55,8 @@ class Estimate:
         What belongs in the record.
     notices : tuple of str
         Sentences that the user should read.
+    target_facts, target_notices : tuple of mapping, tuple of tuple of str
+        The same about one target each, if there are such.
     """
 
     values: Float
@@ -64,3 +66,5 @@ class Estimate:
     settled: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    target_facts: tuple[Mapping[str, Any], ...] = ()
+    target_notices: tuple[tuple[str, ...], ...] = ()

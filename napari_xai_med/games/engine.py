@@ -71,6 +71,8 @@ class ImageGame:
         Images to compute at once at most; 0 to let the fastest number be found.
     most : int
         Images that the memory is thought to hold at once.
+    tree : callable, optional
+        Gives how players join, one by one or in groups, as SciPy's `linkage`; for methods that ask about groups.
     """
 
     classifier: Classifier
@@ -83,13 +85,14 @@ class ImageGame:
     expected: int = 0
     limit: int = 0
     most: int = 64
+    tree: Callable[[], Float] | None = None
     smaller: int = 0
     """Size of the batches that the memory was enough for, where larger ones were not; else 0."""
 
     def __post_init__(self) -> None:
         self._index: dict[bytes, int] = {}
         self._scores: list[Float] = []
-        self._count = 0
+        self._share = 0.0
 
     @property
     def evaluations(self) -> int:
@@ -140,7 +143,8 @@ class ImageGame:
             found += self._in_memory(rows, size)
             done += count
             if self.expected:
-                self.job.step((self.evaluations + done) / self.expected, _ASKING)
+                self._share = min((self.evaluations + done) / self.expected, 1.0)
+                self.job.step(self._share, _ASKING)
         return np.concatenate(found)
 
     def _in_memory(self, rows: Tensor, size: int) -> list[Float]:
@@ -161,5 +165,5 @@ class ImageGame:
         return found
 
     def _ask(self, rows: Tensor) -> Float:
-        answer = self.ask(self.compose(rows), self.job.part(1.0, 1.0))
+        answer = self.ask(self.compose(rows), self.job.part(self._share, self._share))
         return torch.stack([target.of(answer) for target in self.targets], 1).double().cpu().numpy()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from explained_networks import NETWORKS, SHAPES, SMALL, fitting, real_case, small_case
-from helpers import classifier_of, maps_of
+from helpers import classifier_of, maps_of, segments_of
 from torch import Tensor, nn
 
 from napari_xai_med.errors import Cancelled, ModelError
@@ -28,10 +28,14 @@ _NORMALISING = nn.BatchNorm2d | nn.BatchNorm3d | nn.LayerNorm
 TARGETS: list[tuple[int, int | None]] = [(0, 1), (1, 0), (2, None), (0, 0)]
 
 
+FEW = {"samples": 40, "permutations": 3, "evaluations": 60, "masks": 24}
+"""Draws of methods that ask about masked images."""
+
+
 def made(name: str, **options: Any) -> Explainer:
     """A method in batches so small that there are several, and with few passes through large networks."""
     own = [item.name for item in option_fields(explainers()[name])]
-    small = {"batch_size": 5, "channels": 4 if "layers" not in options else 0}
+    small = {"batch_size": 5, "channels": 4 if "layers" not in options else 0, **FEW}
     return make_explainer(name, {key: value for key, value in small.items() if key in own} | options)
 
 
@@ -39,7 +43,8 @@ def explained(
     name: str, classifier: Classifier, inputs: Tensor, targets: list[tuple[int, int | None]], job: Job | None = None
 ) -> list[RawMap]:
     spacing = (1.0,) * (inputs.ndim - 2)
-    return maps_of(made(name), classifier, inputs, targets, job, spacing=spacing)[0]
+    segments = segments_of(inputs, 9) if explainers()[name].uses_segments else ()
+    return maps_of(made(name), classifier, inputs, targets, job, spacing=spacing, segments=segments)[0]
 
 
 def close(ours: RawMap, theirs: RawMap) -> None:
@@ -57,6 +62,12 @@ def test_every_method_says_what_it_is(name: str) -> None:
     assert "References\n" in (kind.__doc__ or "")
     assert kind.caution == "" or kind.caution.endswith(".")
     assert all(item.metadata["text"].endswith(".") for item in option_fields(kind))
+
+
+@pytest.mark.parametrize("name", explainers())
+def test_presets_are_options_that_the_method_can_have(name: str) -> None:
+    for preset in explainers()[name].presets.values():
+        assert values_of(make_explainer(name, preset)).items() >= preset.items()
 
 
 @pytest.mark.parametrize("name", explainers())
@@ -184,8 +195,9 @@ def failing(request: pytest.FixtureRequest, name: str) -> tuple[Failing, Callabl
     network = Failing(fitting(explainers()[name], request.param, 3))
     classifier = classifier_of(network, request.param, 3, channels=2)
     inputs = torch.randn(2, *SHAPES[request.param])
-    # Traced before: the passes that are counted are the method's own.
+    # Traced before, and the fastest batches found: the passes that are counted are the method's own.
     classifier.layers(tuple(inputs.shape[1:]))
+    explained(name, classifier, inputs, [(0, 1), (1, 2)])
     network.train()
     next(module for module in network.modules() if isinstance(module, _NORMALISING)).eval()
     next(network.parameters()).requires_grad_(False)

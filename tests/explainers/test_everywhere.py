@@ -28,7 +28,10 @@ from napari_xai_med.preprocessing.base import transform_of
 from napari_xai_med.preprocessing.files import read_preprocessing
 from napari_xai_med.request import ExplainRequest
 
-QUICK = {"steps": 4, "noise_samples": 3, "channels": 4, "window": 40.0, "stride": 40.0}
+QUICK = {
+    **{"steps": 4, "noise_samples": 3, "channels": 4, "window": 40.0, "stride": 40.0},
+    **{"samples": 200, "permutations": 2, "evaluations": 40, "masks": 24},
+}
 """Few passes: what is tested is where the map lies and what is recorded."""
 
 

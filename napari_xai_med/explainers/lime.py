@@ -1,0 +1,171 @@
+"""LIME on segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_xai_med.explainers.base import register
+from napari_xai_med.explainers.library_shap import SEEDS
+from napari_xai_med.explainers.segmented import SegmentExplainer
+from napari_xai_med.games.agreement import expected_rank_correlation
+from napari_xai_med.games.base import Estimate, Float
+from napari_xai_med.games.engine import ImageGame
+from napari_xai_med.options import option
+
+_FIRST = 64
+"""Samples of the first estimate, if that is more than there are segments."""
+_ALPHA = 1.0
+"""Of the ridge regression, as lime has it."""
+_GOOD_FIT = 0.5
+_GOOD_RANKS = 0.95
+
+_POOR_FIT = (
+    "LIME's linear model explains {:.0%} of what the masked images' scores differ by (R2 {:.2f}): segments act "
+    "together, so that no weight for each tells how; choose another number of segments, or Shapley values."
+)
+_POOR_RANKS = (
+    "With another seed, LIME would rank the segments differently (rank correlation {:.2f}); take more samples or fewer "
+    "segments."
+)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A linear model of one target."""
+
+    weights: Float
+    errors: Float
+    facts: Mapping[str, Any]
+    notices: tuple[str, ...]
+
+
+@register
+@dataclass(frozen=True)
+class Lime(SegmentExplainer):
+    """LIME: weights of a linear model of the scores of images of which about half the segments are hidden.
+
+    The regression is that of the package lime, with samples and distances as in its `LimeImageExplainer`: with the
+    same seed its ``random_state`` draws the same. What differs is what is explained: by default the logit, where lime
+    explains the probability; ask for that as quantity. Standard errors are the regression's own, robust to scores
+    that no linear model fits (HC3); with features selected they take the selection as given.
+
+    References
+    ----------
+    Ribeiro, Singh & Guestrin 2016, "Why should I trust you?", KDD, arXiv:1602.04938.
+    MacKinnon & White 1985, Some heteroskedasticity-consistent covariance matrix estimators, J. Econometrics 29(3).
+    """
+
+    name: ClassVar[str] = "lime"
+    title: ClassVar[str] = "LIME"
+    paper: ClassVar[str] = "Ribeiro et al. 2016, arXiv:1602.04938"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "lime": {
+            "samples": 1000,
+            "kernel_width": 0.25,
+            "feature_selection": "auto",
+            "features": 100_000,
+            "sampling": "half",
+            "baseline": "segment_mean",
+        },
+    }
+
+    samples: int = option(1000, "Masked images to ask about, with the image itself.", limits=(2, 1_000_000))
+    kernel_width: float = option(
+        0.25,
+        "How far from the image masked images still count: a mask at cosine distance d counts exp(-d2 / 2w2).",
+        limits=(1e-3, None),
+    )
+    sampling: str = option(
+        "half",
+        "Which segments a mask hides: each with probability one half, as lime does; or as many as you like (sizes): "
+        "first their number is drawn, each equally probable, and then which.",
+        choices=("half", "sizes"),
+    )
+    feature_selection: str = option(
+        "none",
+        "How lime selects the segments that get a weight; the others get 0.",
+        choices=("none", "auto", "forward_selection", "lasso_path", "highest_weights"),
+    )
+    features: int = option(0, "How many segments are selected at most; all if 0.", limits=(0, None))
+
+    def estimates(self, game: ImageGame) -> Iterator[Estimate]:
+        """A regression on the first samples, and again whenever these are twice as many; see `SegmentExplainer`."""
+        masks = self._masks(game.players)
+        game.expected = self.samples + 2
+        # The cosine distance between a mask and the one of all segments.
+        distances = 1 - np.sqrt(masks.mean(1))
+        count = min(self.samples, max(_FIRST, game.players + 1))
+        while True:
+            scores = game(masks[:count].astype(bool))
+            fits = [self._fit(masks[:count], distances[:count], column) for column in scores.T]
+            yield Estimate(
+                np.stack([fit.weights for fit in fits]),
+                np.stack([fit.errors for fit in fits]),
+                game.evaluations,
+                facts={"samples_used": count},
+                target_facts=tuple(fit.facts for fit in fits),
+                target_notices=tuple(fit.notices for fit in fits),
+            )
+            if count == self.samples:
+                return
+            count = min(2 * count, self.samples)
+
+    def _masks(self, players: int) -> NDArray[np.int64]:
+        """Which segments each sample keeps, shape (samples, players); all of them first."""
+        random = np.random.RandomState(self.seed % SEEDS)  # what lime draws with
+        if self.sampling == "half":
+            masks = random.randint(0, 2, self.samples * players).reshape(self.samples, players)
+        else:
+            sizes = random.randint(0, players + 1, (self.samples, 1))
+            ranks = random.random_sample((self.samples, players)).argsort(1).argsort(1)
+            masks = (ranks < sizes).astype(np.int64)
+        masks[0] = 1
+        return masks
+
+    def _fit(self, masks: NDArray[np.int64], distances: Float, scores: Float) -> _Fit:
+        players = masks.shape[1]
+        if scores.min() == scores.max():
+            # Nothing to fit, and rounding would look like weights.
+            return _Fit(np.zeros(players), np.zeros(players), {"r2": None, "intercept": float(scores[0])}, ())
+        from lime.lime_base import LimeBase
+
+        base = LimeBase(self._kernel, random_state=self.seed % SEEDS)
+        intercept, pairs, r2, predicted = base.explain_instance_with_data(
+            masks, scores[:, None], distances, 0, self.features or players, self.feature_selection
+        )
+        weights, errors = np.zeros(players), np.full(players, np.nan)
+        chosen = np.array([segment for segment, _ in pairs])
+        weights[chosen] = [weight for _, weight in pairs]
+        errors[chosen] = _errors(masks[:, chosen], scores - intercept - masks @ weights, self._kernel(distances))
+        facts = {"r2": float(r2), "intercept": float(intercept), "local_prediction": float(predicted[0])}
+        notices = [_POOR_FIT.format(max(r2, 0.0), r2)] if r2 < _GOOD_FIT else []
+        if len(chosen) == players > 1:
+            agreement = float(expected_rank_correlation(weights[None], errors[None], self.seed)[0])
+            facts["expected_rank_correlation"] = agreement
+            notices += [_POOR_RANKS.format(agreement)] if agreement < _GOOD_RANKS else []
+        return _Fit(weights, errors, facts, tuple(notices))
+
+    def _kernel(self, distances: Float) -> Float:
+        """What samples count, as in lime_image."""
+        return np.asarray(np.sqrt(np.exp(-(distances**2) / self.kernel_width**2)))
+
+
+def _errors(masks: NDArray[np.int64], residuals: Float, weights: Float) -> Float:
+    """Standard errors of a weighted ridge regression with an intercept, by the HC3 sandwich.
+
+    Parameters
+    ----------
+    masks : ndarray, shape (K, players)
+    residuals, weights : ndarray, shape (K,)
+    """
+    centred = masks - np.average(masks, axis=0, weights=weights)
+    weighted = centred * weights[:, None]
+    inverse = np.linalg.inv(centred.T @ weighted + _ALPHA * np.eye(masks.shape[1]))
+    leverage = ((weighted @ inverse) * centred).sum(1) + weights / weights.sum()
+    pull = weighted @ inverse * (residuals / np.maximum(1 - leverage, 1e-6))[:, None]
+    return np.asarray(np.sqrt((pull**2).sum(0)))
