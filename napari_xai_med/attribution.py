@@ -113,6 +113,10 @@ class Attribution:
         chosen = self.record.request["options"].get("layers", ())
         return chosen[0] if len(chosen) == 1 else f"{len(chosen)} layers" if chosen else ""
 
+    def stopped(self) -> Attribution:
+        """The same as an estimate that was not finished, which its record tells."""
+        return replace(self, record=replace(self.record, method={**self.record.method, "stopped": True}))
+
     def reoriented(self, turn: Reorientation) -> Attribution:
         """The same map with axes in another order or direction, such as that of its file."""
         values = cast("NDArray[np.float32]", turn.array(self.values))

@@ -113,6 +113,40 @@ class LayerView:
             return f"LayerView({layer}, {self.axes!r}, {self.volume}).image()  # from napari_xai_med.layers"
         return f"read_image({source!r}{f', volume={self.volume}' if 'T' in self.axes else ''})"
 
+    def labels(self, layer: Any) -> Image:
+        """What is drawn in a Labels layer over this image.
+
+        A layer that was read from a file by this package has its true place. Any other one lies where it is seen over
+        the image, even if that is an oblique scan, which is shown along its own axes.
+
+        Parameters
+        ----------
+        layer : napari.layers.Labels
+
+        Returns
+        -------
+        Image
+            With the numbers of the labels, on a grid that a NIfTI file can hold to the last bit.
+        """
+        if layer.ndim == self.layer.ndim:
+            axes = self.axes[: layer.ndim]
+        else:
+            axes = next((each for each in possible_axes(layer) if "C" not in each), possible_axes(layer)[0])
+        volume = min(self.volume, layer.data.shape[axes.index("T")] - 1) if "T" in axes else 0
+        own = LayerView(layer, axes, volume)
+        image = own.image()
+        affine = image.grid.affine
+        if "affine" not in _layer_metadata(layer):
+            whole = self.grid(tuple(self.layer.data.shape[k] for k in self.spatial))
+            if len(own.spatial) == whole.ndim:
+                affine = whole.affine @ np.linalg.inv(self._layer_to_world()) @ own._layer_to_world()
+        return replace(image, grid=Grid(image.grid.shape, affine.astype(np.float32)))
+
+    def labels_as_python(self, layer: Any) -> str:
+        """A Python expression that gives what `labels` does."""
+        view = f"LayerView(viewer.layers[{self.layer.name!r}], {self.axes!r}, {self.volume})"
+        return f"{view}.labels(viewer.layers[{layer.name!r}])"
+
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """The grid of the layer's spatial axes, honouring what the user did to its transform."""
         world = self._layer_to_world()

@@ -126,7 +126,7 @@ class ExplainRequest:
 
         return replace(self, options=values_of(make_explainer(self.method, self.options)))
 
-    def as_python(self, image: str, model: str) -> str:
+    def as_python(self, image: str, model: str, labels: str = "", mask: str = "") -> str:
         """The Python call that computes the same again.
 
         Parameters
@@ -135,6 +135,8 @@ class ExplainRequest:
             Python expression that gives the image.
         model : str
             Path or name of the classifier.
+        labels, mask : str
+            Python expressions that give the drawn segments and the mask where these are in memory.
         """
         arguments = [repr(self.method)] + [f"{key}={value!r}" for key, value in self.options.items()]
         for key in ("target", "against", "quantity", "opposite", "minus", "precision"):
@@ -144,8 +146,13 @@ class ExplainRequest:
             arguments.append(f"plane={self.plane!r}, slice={self.slice}")
         if self.preprocessing is not None:
             arguments.append(f"preprocessing={[dict(entry) for entry in self.preprocessing]!r}")
+        if self.segments is not None:
+            arguments += self.segments.as_python(labels, mask)
+        imports = "from napari_xai_med import explain, load_model, read_image\n"
+        if any("LayerView(" in argument for argument in arguments):
+            imports += "from napari_xai_med.layers import LayerView\n"
         return (
-            "from napari_xai_med import explain, load_model, read_image\n\n"
+            f"{imports}\n"
             f"image = {image}\n"
             f"classifier = load_model({model!r})\n"
             f"attribution = explain(image, classifier, {', '.join(arguments)})\n"

@@ -10,17 +10,21 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_xai_med.attribution import SegmentMap
 from napari_xai_med.errors import InputError
-from napari_xai_med.grid import Float, Reorientation, resample_nearest
+from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, Reorientation, resample_nearest
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
-from napari_xai_med.models.classifier import NetworkInput
+from napari_xai_med.job import Job
+from napari_xai_med.models.classifier import Classifier, NetworkInput
 from napari_xai_med.pipeline import grid_in_world
-from napari_xai_med.section import Section
+from napari_xai_med.request import ExplainRequest
+from napari_xai_med.section import Section, as_asked
 from napari_xai_med.segments.base import Segments, make_segmenter
 from napari_xai_med.segments.body import body_mask
 from napari_xai_med.segments.choice import BODY, DRAWN, GIVEN, SegmentChoice
 from napari_xai_med.segments.given import given_segments
+from napari_xai_med.segments.table import segments_table
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,48 @@ def _in_memory(labels: object, image: Image) -> Image | None:
     if isinstance(labels, np.ndarray):
         return Image(labels[np.newaxis].astype(np.float32), image.grid, "labels")
     return labels if isinstance(labels, Image) else None
+
+
+@dataclass(frozen=True)
+class PlacedSegments:
+    """The segments that an image would be explained by.
+
+    Parameters
+    ----------
+    segments : SegmentMap
+        Their table tells of sizes, intensities and places, and of no contributions.
+    grid : Grid
+        Of the labels: the image's, or the slab of it that holds the slice.
+    title : str
+        How they were made.
+    notices : tuple of str
+        Sentences that the user should read.
+    """
+
+    segments: SegmentMap
+    grid: Grid
+    title: str
+    notices: tuple[str, ...] = ()
+
+
+def segments_request(
+    image: Image, classifier: Classifier, request: ExplainRequest, job: Job, regions: Regions | None = None
+) -> PlacedSegments:
+    """The segments that a request means, without an explanation; parameters and errors as for `explain_requests`."""
+    known = as_asked(classifier, request)
+    section = Section.choose(image, known, request)
+    job.step(0.0, "Preprocessing")
+    seen = known.prepare(section.image)
+    job.step(0.2, "Finding the segments")
+    choice = request.segments or SegmentChoice()
+    own = section.image
+    spacing = Grid(tuple(seen.tensor.shape[2:]), own.grid.affine @ seen.to_image).spacing
+    found = segments_of(choice, regions or Regions(), image, section, seen, spacing)
+    labels = resample_nearest(found.labels, np.linalg.inv(seen.to_image), own.grid.shape)
+    table = segments_table(labels, own.data, None if own.is_bare else own.grid.spacing, found.count)
+    lifted, grid = section.lift(labels, image)
+    title = "drawn" if choice.method == DRAWN else make_segmenter(choice.method, choice.options).title
+    return PlacedSegments(SegmentMap(lifted, table), grid, title, found.notices)
 
 
 def segments_of(
@@ -137,6 +183,8 @@ def _on_input(
     found: Image, image: Image, section: Section, to_image: Float, shape: tuple[int, ...], what: str
 ) -> NDArray[np.int64]:
     """A label map, nearest voxel by nearest voxel, on the grid of the network's input."""
+    if image.ndim == 2 and found.ndim == 3 and 1 in found.grid.shape:
+        found = _flat(found)
     if found.ndim != image.ndim:
         raise InputError(f"The {what} is {found.ndim}D and {image.name} is {image.ndim}D; choose another one.")
     whole = np.rint(found.data[0])
@@ -145,6 +193,14 @@ def _on_input(
     grid = grid_in_world(image, section, to_image, shape)
     placed = resample_nearest(whole.astype(np.int64), np.linalg.inv(found.grid.affine) @ grid.affine, grid.shape)
     return cast("NDArray[np.int64]", placed.reshape(shape))
+
+
+def _flat(volume: Image) -> Image:
+    """A volume of one slice as the picture that it was saved of; see `napari_xai_med.io.nifti.save_nifti`."""
+    if volume.grid.shape[0] != 1:
+        return volume
+    affine = (RAS_TO_DISPLAY @ volume.grid.affine)[1:, 1:]
+    return replace(volume, data=volume.data[:, 0], grid=Grid(volume.grid.shape[1:], affine))
 
 
 def _body(image: Image, to_image: Float, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -7,27 +7,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from napari_xai_med.attribution import DISCLAIMER, Attribution
 from napari_xai_med.bands import band_labels, band_names
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.io.nifti import save_nifti
+from napari_xai_med.record import Record
+from napari_xai_med.segmenting import Regions
 
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """The files of one explanation: NIfTI heatmap, PNG figure and JSON record; NIfTI labels of bands if asked for."""
+    """The files of one explanation.
+
+    Parameters
+    ----------
+    heatmap, figure, record : Path
+        NIfTI, PNG and JSON.
+    bands : Path, optional
+        NIfTI labels of bands, if asked for.
+    segments, table : Path, optional
+        NIfTI labels and CSV of the segments, of methods that explain by these.
+    labels, mask : Path, optional
+        NIfTI labels of what was drawn in memory.
+    """
 
     heatmap: Path
     figure: Path
     record: Path
     bands: Path | None = None
+    segments: Path | None = None
+    table: Path | None = None
+    labels: Path | None = None
+    mask: Path | None = None
 
     @property
     def written(self) -> tuple[Path, ...]:
         """All of them."""
-        files = (self.heatmap, self.figure, self.record, self.bands)
-        return tuple(file for file in files if file is not None)
+        return tuple(file for file in vars(self).values() if file is not None)
 
 
 def file_stem(image: Image, attribution: Attribution) -> str:
@@ -42,9 +61,13 @@ def file_stem(image: Image, attribution: Attribution) -> str:
 
 
 def save_results(
-    image: Image, attribution: Attribution, folder: str | Path, bands: Sequence[float] = ()
+    image: Image,
+    attribution: Attribution,
+    folder: str | Path,
+    bands: Sequence[float] = (),
+    regions: Regions | None = None,
 ) -> ResultFiles:
-    """Write heatmap, figure of orthogonal views and record into a folder.
+    """Write heatmap, figure of orthogonal views and record into a folder, and the segments if there are any.
 
     Parameters
     ----------
@@ -56,6 +79,8 @@ def save_results(
         Made where it does not exist. Files of the same explanation are replaced.
     bands : sequence of float
         Edges of intensity bands that are to be written as labels; see `band_labels`. None by default.
+    regions : Regions, optional
+        What was drawn in memory; it is written as well, and the record names these files.
 
     Raises
     ------
@@ -76,7 +101,33 @@ def save_results(
             names = "; ".join(band_names(bands, signed=attribution.signed))
             save_nifti(target / f"{stem}_bands.nii.gz", labels, attribution.grid, f"{names}; {DISCLAIMER}")
         three_views(image, attribution).savefig(files.figure, dpi=110)
-        files.record.write_text(attribution.record.to_json(), encoding="utf-8")
+        files = _write_segments(files, target / stem, attribution)
+        files, record = _write_regions(files, target.resolve() / stem, attribution.record, regions or Regions())
+        files.record.write_text(record.to_json(), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The results can't be written to {target}: {error.strerror or error}.") from error
     return files
+
+
+def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution) -> ResultFiles:
+    """Write labels and table of the segments, if there are any."""
+    segments = attribution.segments
+    if segments is None:
+        return files
+    files = replace(files, segments=Path(f"{stem}_segments.nii.gz"), table=Path(f"{stem}_segments.csv"))
+    assert files.segments is not None
+    save_nifti(files.segments, segments.labels, attribution.grid, f"Segments; {DISCLAIMER}")
+    segments.table.to_csv(files.table, index=False)
+    return files
+
+
+def _write_regions(files: ResultFiles, stem: Path, record: Record, regions: Regions) -> tuple[ResultFiles, Record]:
+    """Write what was drawn, and name it in the record by its whole path, from wherever that is computed again."""
+    for what, drawn in (("labels", regions.labels), ("mask", regions.mask)):
+        if drawn is not None:
+            path = Path(f"{stem}_{what}.nii.gz")
+            save_nifti(path, drawn.data[0].astype(np.int32), drawn.grid, f"Drawn {what}; {DISCLAIMER}")
+            files = replace(files, **{what: path})
+            segments = {**record.request["segments"], what: str(path)}
+            record = replace(record, request={**record.request, "segments": segments})
+    return files, record

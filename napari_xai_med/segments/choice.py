@@ -74,6 +74,22 @@ class SegmentChoice:
         options = values_of(make_segmenter(self.method, self.options))
         return SegmentChoice(self.method, options, self.labels, self.background, self.mask)
 
+    def as_python(self, labels: str = "", mask: str = "") -> list[str]:
+        """Keyword arguments of `napari_xai_med.explain` that say the same.
+
+        Parameters
+        ----------
+        labels, mask : str
+            Python expressions that give what is in memory.
+        """
+        drawn = labels if self.labels == GIVEN else repr(self.labels)
+        if self.method != DRAWN:
+            told = repr({"method": self.method, **self.options})
+        else:
+            told = f"{{'labels': {drawn}, 'background': True}}" if self.background else drawn
+        inside = mask if self.mask == GIVEN else repr(self.mask)
+        return [f"segments={told}"] + ([f"mask={inside}"] if self.mask else [])
+
     @classmethod
     def of(cls, segments: str | Mapping[str, Any], mask: str = "") -> SegmentChoice:
         """What scripts and the command line say: a segmenter's name, its name and options in one, or a path of labels.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import napari
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QLayout, QScrollArea, QVBoxLayout, QWidget
 
 from napari_xai_med.attribution import DISCLAIMER
@@ -36,6 +36,7 @@ class ControlsWidget(QWidget):
         column.addStretch()
         self._scroll.setWidget(content)
         self._scroll.setWidgetResizable(True)
+        content.installEventFilter(self)
         # The dock is made as wide as the controls; there is nothing to scroll to the side.
         self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         outer = QVBoxLayout(self)
@@ -52,6 +53,15 @@ class ControlsWidget(QWidget):
     def showEvent(self, event: Any) -> None:
         """Make room for all controls; only now is napari's style known, which makes them wider."""
         super().showEvent(event)
+        self._make_room()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Make room for controls that come into sight."""
+        if watched is self._scroll.widget() and event.type() == QEvent.Type.LayoutRequest:
+            self._make_room()
+        return bool(super().eventFilter(watched, event))
+
+    def _make_room(self) -> None:
         bar = self._scroll.verticalScrollBar().sizeHint().width()
         self.setMinimumWidth(self._scroll.widget().minimumSizeHint().width() + bar)
 

@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import napari
 from napari.layers import Image as ImageLayer
 from napari.layers import Labels, Layer
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QProgressBar, QPushButton
 
-from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
-from napari_xai_med.explanation import explain_requests
 from napari_xai_med.image import Image
-from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, image_to_layer
+from napari_xai_med.layers_segments import segments_to_layer
 from napari_xai_med.models.classifier import Classifier, Prediction
-from napari_xai_med.pipeline import layers_for, network_view, predict_request
+from napari_xai_med.pipeline import layers_for
+from napari_xai_med.segmenting import PlacedSegments
+from napari_xai_med.widgets import asked
 from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.heatmap import HeatmapControls
-from napari_xai_med.widgets.inputs import Chosen, Inputs
+from napari_xai_med.widgets.heatmaps import Heatmaps, Series, contours, so_far
+from napari_xai_med.widgets.inputs import Inputs
 from napari_xai_med.widgets.loader import Loader
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
-from napari_xai_med.widgets.results import add_heatmap, go_to_maximum
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What can be saved of a heatmap layer."""
-
-    chosen: Chosen
-    attribution: Attribution
+from napari_xai_med.widgets.results import go_to_maximum
 
 
 class ExplainWidget(ControlsWidget):
-    """Classify an image layer and explain the answer. Research use only. Not for diagnosis."""
+    """Classify an image layer and explain the answer. Research use only. Not for diagnosis.
+
+    Attributes
+    ----------
+    estimated : Signal(list)
+        What is shown of an explanation that goes on: a list of `Shown`.
+    """
+
+    estimated = Signal(list)
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
@@ -48,14 +48,16 @@ class ExplainWidget(ControlsWidget):
         # The controls that scripts and tests use most.
         self.image, self.classifier = self.inputs.image, self.inputs.classifier
         self.bars, self.notices = ProbabilityBars(), QLabel()
-        self.question = QuestionForm()
+        self.question = QuestionForm(napari_viewer)
         self.method, self.target, self.options = self.question.method, self.question.target, self.question.options
         self.heatmap = HeatmapControls()
         self.progress, self.progress_text = QProgressBar(), QLabel()
         self._buttons()
         self._loader = Loader(self.inputs)
+        self.heatmaps = Heatmaps(napari_viewer)
         self._preview: ImageLayer | None = None
-        self._results: dict[ImageLayer, _Result] = {}
+        self._segments: Labels | None = None
+        self._so_far = ""
         self._show_notices(())
         self._lay_out()
         self._connect()
@@ -100,6 +102,8 @@ class ExplainWidget(ControlsWidget):
         self.unload_button.clicked.connect(self._unload)
         self.maximum_button.clicked.connect(self._go_to_maximum)
         self.heatmap.bands_button.clicked.connect(self.add_bands)
+        self.heatmap.best.mask_button.clicked.connect(self.add_best)
+        self.question.segments.show_button.clicked.connect(self.show_segments)
         self.save_button.clicked.connect(self._ask_and_save)
         self.copy_button.clicked.connect(self._copy_python)
         self.task.progressed.connect(self._show_progress)
@@ -124,16 +128,16 @@ class ExplainWidget(ControlsWidget):
     def classify(self) -> None:
         """Classify the chosen layer."""
 
-        def show(_: Chosen, prediction: Prediction) -> None:
+        def show(_: asked.Asked, prediction: Prediction) -> None:
             self.bars.show_prediction(prediction)
             self._show_notices(prediction.notices)
 
-        self._start(predict_request, show)
+        self._start(asked.classify, show)
 
     def show_input(self) -> None:
         """Show the network's input, behind the preprocessing, as a layer, in place of the one shown before."""
 
-        def show(_: Chosen, seen: Image) -> None:
+        def show(_: asked.Asked, seen: Image) -> None:
             if self._preview is not None and self._preview in self.viewer.layers:
                 self.viewer.layers.remove(self._preview)
             self._preview = Layer.create(*image_to_layer(seen))
@@ -141,42 +145,72 @@ class ExplainWidget(ControlsWidget):
             self._preview.metadata.setdefault(METADATA_KEY, {})["preview"] = True
             self.viewer.add_layer(self._preview)
 
-        self._start(network_view, show)
+        self._start(asked.see, show)
+
+    def show_segments(self) -> None:
+        """Show the segments alone, in place of those shown before unless these are used by now."""
+
+        def show(question: asked.Asked, found: PlacedSegments) -> None:
+            known, drawn = self._segments, self.question.segments.drawn()
+            if known is not None and known in self.viewer.layers and known not in (drawn.labels, drawn.mask):
+                self.viewer.layers.remove(known)
+            view = question.chosen.view
+            name = f"{view.layer.name}: {len(found.segments.table) - 1} segments, {found.title}"
+            self._segments = contours(segments_to_layer(view, found.segments, found.grid, name))
+            self.viewer.add_layer(self._segments)
+            self._show_notices(found.notices)
+
+        self._start(asked.segment, show)
 
     def run_explain(self, *, then: Callable[[], None] = lambda: None) -> None:
-        """Explain the chosen class and show the heatmap."""
+        """Explain the chosen class and show the heatmap, and what is known of it meanwhile."""
+        series = Series(self.heatmaps)
 
-        def show(chosen: Chosen, attributions: list[Attribution]) -> None:
+        def show_estimate(found: list[asked.Shown]) -> None:
+            series.show(found, final=False)
+            self._show_series(series, found)
+            self.estimated.emit(found)
+
+        def show(_: asked.Asked, found: list[asked.Shown]) -> None:
+            series.show(found, final=True)
+            self._show_series(series, found)
+            attributions = [each.attribution for each in found]
             self.bars.show_prediction(attributions[0].prediction)
-            self._show_attributions(chosen, attributions)
+            # A dict keeps each sentence once, in order.
+            self._show_notices(tuple(dict.fromkeys(notice for each in attributions for notice in each.notices)))
             then()
 
-        self._start(explain_requests, show)
+        self._start(asked.explain, show, show_estimate, series.stop)
 
-    def _start(self, compute: Callable[..., Any], show: Callable[[Chosen, Any], None]) -> None:
+    def _start(
+        self,
+        compute: asked.Compute,
+        show: Callable[[asked.Asked, Any], None],
+        show_estimate: Callable[[list[asked.Shown]], None] | None = None,
+        stopped: Callable[[], str] | None = None,
+    ) -> None:
         """Compute something with the chosen image and classifier in the background, then show it."""
         try:
-            chosen = self.inputs.chosen()
-            asked, targets = self.question.request(chosen)
+            question = self.question.asked(self.inputs.chosen())
         except InputError as error:
             show_warning(str(error))
             return
         load = self._loader.chosen()
 
         def work(job: Job) -> Any:
-            image, classifier = chosen.image(), load(job)
-            chosen.check(classifier)
-            wanted = (targets,) if compute is explain_requests else ()
-            answer = compute(image, classifier, asked, *wanted, job.part(0.2, 1.0))
-            return classifier, answer, layers_for(image, classifier, asked)[0]
+            read, classifier = question.read(), load(job)
+            question.chosen.check(classifier)
+            answer = compute(read, classifier, job.part(0.2, 1.0))
+            return classifier, answer, layers_for(read.image, classifier, read.request)[0]
 
         def done(result: Any) -> None:
             classifier, answer, layers = result
             self._show_loaded(classifier)
             self.options.show_layers(layers)
-            show(chosen, answer)
+            show(question, answer)
 
-        self.task.start(work, done)
+        self._so_far = ""
+        self.task.start(work, done, show_estimate, stopped)
 
     def _fill_preprocessing(self) -> None:
         """Load the classifier to see its preprocessing."""
@@ -187,17 +221,14 @@ class ExplainWidget(ControlsWidget):
 
     # What is shown
 
-    def _show_attributions(self, chosen: Chosen, attributions: list[Attribution]) -> None:
-        for attribution in attributions:
-            if self.heatmap.layer is not None and attribution is not attributions[0]:
-                # Maps of several classes would hide each other.
-                self.heatmap.layer.visible = False
-            layer = add_heatmap(self.viewer, chosen.view, attribution)
-            self._results[layer] = _Result(chosen, attribution)
+    def _show_series(self, series: Series, found: list[asked.Shown]) -> None:
+        self._so_far = so_far([each.attribution for each in found])
+        self._show_layer(series.layers[-1])
+
+    def _show_layer(self, layer: ImageLayer | None) -> None:
+        if layer != self.heatmap.layer:
             self.heatmap.set_layer(layer)
-        self._show_running(False)
-        # A dict keeps each sentence once, in order.
-        self._show_notices(tuple(dict.fromkeys(notice for each in attributions for notice in each.notices)))
+        self._show_running(self.task.running)
 
     def _show_notices(self, notices: tuple[str, ...]) -> None:
         """Notifications are cut short and go away; the sentences stay as long as the answer that they belong to."""
@@ -232,7 +263,7 @@ class ExplainWidget(ControlsWidget):
 
     def _show_progress(self, done: float, text: str) -> None:
         self.progress.setValue(round(done * 100))
-        self.progress_text.setText(text)
+        self.progress_text.setText(f"{text}: {self._so_far}" if self._so_far else text)
 
     def _show_running(self, running: bool) -> None:
         for button in (self.input_button, self.classify_button, self.explain_button, self.unload_button):
@@ -243,22 +274,21 @@ class ExplainWidget(ControlsWidget):
         if running:
             self.progress.setValue(0)
         self.maximum_button.setEnabled(self.heatmap.layer is not None)
-        known = self.heatmap.layer in self._results
+        known = self.heatmap.layer in self.heatmaps.results
         self.save_button.setEnabled(known)
         self.copy_button.setEnabled(known)
 
     def _selected(self) -> None:
         layer = self.viewer.layers.selection.active
-        if isinstance(layer, ImageLayer) and not isinstance(layer, Labels) and _is_heatmap(layer):
-            self.heatmap.set_layer(layer)
-            self._show_running(self.task.running)
+        known = self.heatmaps.heatmap_of(layer)
+        if known is not None or (isinstance(layer, ImageLayer) and "look" in layer.metadata.get(METADATA_KEY, {})):
+            self._show_layer(layer if known is None else known)
 
     def _removed(self, event: Any) -> None:
-        self._results.pop(event.value, None)
+        self.heatmaps.removed(event.value)
         # Plugins get proxies of layers: equal to the layer, but not the same object.
         if event.value == self.heatmap.layer:
-            self.heatmap.set_layer(next(iter(self._results), None))
-            self._show_running(self.task.running)
+            self._show_layer(next(iter(self.heatmaps.results), None))
 
     def _open_packing(self) -> None:
         self.open_beside("Pack a classifier")
@@ -277,6 +307,11 @@ class ExplainWidget(ControlsWidget):
         if bands is not None:
             self.viewer.add_layer(Layer.create(*bands))
 
+    def add_best(self) -> None:
+        """Add the best segments of the current heatmap as a labels layer."""
+        if self.heatmap.layer is not None:
+            self.heatmaps.add_best(self.heatmap.layer, *self.heatmap.best.wanted())
+
     # What leaves the viewer
 
     def _ask_and_save(self) -> None:
@@ -287,27 +322,15 @@ class ExplainWidget(ControlsWidget):
     def save(self, folder: str) -> None:
         """Write heatmap, figure and record of the current heatmap, in the orientation of the image's file."""
         layer = self.heatmap.layer
-        if layer is None or layer not in self._results:
-            return
-        result = self._results[layer]
-
-        def work(job: Job) -> Any:
-            job.step(0.0, "Writing the files")
-            return save_results(result.chosen.image(), result.attribution, folder)
-
-        self.task.start(work, lambda files: show_info(f"Saved {files.heatmap.name}, its figure and its record."))
+        if layer is not None and layer in self.heatmaps.results:
+            work = self.heatmaps.saving(layer, folder)
+            self.task.start(work, lambda files: show_info(f"Saved {files.heatmap.name} and what belongs to it."))
 
     def python(self) -> str:
         """The Python call that computes the current heatmap again."""
-        result = self._results[self.heatmap.layer]
-        record = result.attribution.record
-        request = record.explain_request
-        return request.as_python(result.chosen.as_python(), record.model["source"])
+        assert self.heatmap.layer is not None
+        return self.heatmaps.python(self.heatmap.layer)
 
     def _copy_python(self) -> None:
         QApplication.clipboard().setText(self.python())
         show_info("Copied the Python code that computes this heatmap.")
-
-
-def _is_heatmap(layer: ImageLayer) -> bool:
-    return "look" in layer.metadata.get(METADATA_KEY, {})

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QGroupBox,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
@@ -22,7 +21,9 @@ from napari_xai_med.bands import DEFAULT_EDGES
 from napari_xai_med.errors import InputError
 from napari_xai_med.layers import METADATA_KEY, LayerTuple
 from napari_xai_med.options import parse
+from napari_xai_med.widgets.best_segments import BestSegments
 from napari_xai_med.widgets.colours import COLORMAPS, SIGNED_COLORMAPS, thresholded
+from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.results import bands_to_layer
 
 
@@ -37,12 +38,14 @@ class HeatmapControls(QGroupBox):
         self.threshold, self._threshold_text = _slider()
         self.colour_bar = QCheckBox("Colour bar")
         self.edges, self.bands_button = QLineEdit(", ".join(map(str, DEFAULT_EDGES))), QPushButton("Add as labels")
+        self.best = BestSegments()
         form = QFormLayout(self)
         form.addRow("Colormap", self.colormap)
-        form.addRow("Opacity", _beside(self.opacity, self._opacity_text))
-        form.addRow("Threshold", _beside(self.threshold, self._threshold_text))
+        form.addRow("Opacity", row(self.opacity, self._opacity_text))
+        form.addRow("Threshold", row(self.threshold, self._threshold_text))
         form.addRow(self.colour_bar)
-        form.addRow("Bands", _beside(self.edges, self.bands_button))
+        form.addRow("Bands", row(self.edges, self.bands_button))
+        form.addRow(self.best)
         self.edges.setToolTip("Shares of the maximum at which a band begins; the last one reaches to the maximum.")
         self.threshold.setToolTip("Values below this share of the maximum are not shown; the stored values stay.")
         self.colormap.currentTextChanged.connect(self._apply_colours)
@@ -76,6 +79,7 @@ class HeatmapControls(QGroupBox):
         """Show and control a heatmap layer, or none."""
         self._layer = None
         self.setEnabled(layer is not None)
+        self.best.set_layer(layer)
         if layer is None:
             return
         look = layer.metadata[METADATA_KEY]["look"]
@@ -115,10 +119,3 @@ def _slider() -> tuple[QSlider, QLabel]:
     slider.setRange(0, 100)
     text.setMinimumWidth(40)
     return slider, text
-
-
-def _beside(*widgets: Any) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    return row

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qtpy.QtCore import Qt
+import napari
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -14,8 +15,10 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.target import Quantity
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.widgets.asked import Asked
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.options import OptionsForm
+from napari_xai_med.widgets.segments import SegmentsForm
 
 MOST_PROBABLE = "most probable"
 EACH_CLASS = "each class"
@@ -25,11 +28,21 @@ _EACH = object()
 
 
 class QuestionForm(QWidget):
-    """Method, class and options of an explanation."""
+    """Method, class, segments and options of an explanation.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    changed : Signal
+        Something else is asked.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__()
         self.method, self.caution = _box(), QLabel()
+        self.preset, self._preset_label = _box(), QLabel("Preset")
+        self.segments = SegmentsForm(viewer)
         self.target, self.against, self.quantity, self.minus, self.precision = (_box() for _ in range(5))
         self.opposite = QCheckBox("What speaks against it")
         self.options = OptionsForm()
@@ -42,6 +55,14 @@ class QuestionForm(QWidget):
         for precision in Precision:
             self.precision.addItem(precision, str(precision))
         self.method.currentIndexChanged.connect(self._show_method)
+        self.minus.currentIndexChanged.connect(self._show_segments)
+        self.preset.activated.connect(self._take_preset)
+        self.options.changed.connect(lambda: self.preset.setCurrentIndex(0))
+        for box in (self.method, self.target, self.against, self.quantity, self.minus, self.precision, self.preset):
+            box.currentIndexChanged.connect(self._tell)
+        self.opposite.toggled.connect(self._tell)
+        for form in (self.options, self.segments):
+            form.changed.connect(self._tell)
         self.method.setCurrentIndex(self.method.findData(ExplainRequest().method))
         self.show_classes(())
         self._show_method()
@@ -73,10 +94,14 @@ class QuestionForm(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(form)
         column.addWidget(folded)
+        column.addWidget(self.segments)
+        presets = QFormLayout()
+        presets.addRow(self._preset_label, self.preset)
+        column.addLayout(presets)
         column.addWidget(self.options)
 
-    def request(self, chosen: Chosen) -> tuple[ExplainRequest, tuple[str | int | None, ...] | None]:
-        """What is asked about the chosen section of an image, and of which classes; None stands for all of them.
+    def asked(self, chosen: Chosen) -> Asked:
+        """What is asked about the chosen section of an image.
 
         Raises
         ------
@@ -94,9 +119,16 @@ class QuestionForm(QWidget):
             plane=chosen.plane,
             slice=chosen.slice,
             preprocessing=chosen.preprocessing,
+            segments=self.segments.choice() if self._uses_segments else None,
         )
         target = self.target.currentData()
-        return request, None if target is _EACH else (target,)
+        return Asked(chosen, request, None if target is _EACH else (target,), self.segments.drawn())
+
+    @property
+    def _uses_segments(self) -> bool:
+        known = explainers()
+        names = (self.method.currentData(), self.minus.currentData())
+        return any(name in known and known[name].uses_segments for name in names)
 
     def show_classes(self, names: Sequence[str]) -> None:
         """Offer classes; a choice stays where the names are the same."""
@@ -111,6 +143,7 @@ class QuestionForm(QWidget):
 
     def show_usable_methods(self, classifier: Classifier | None) -> None:
         """Grey out the methods that need what a classifier can't give, with the reason; none before it is known."""
+        self.segments.show_dims(None if classifier is None else classifier.spatial_dims)
         for box in (self.method, self.minus):
             for index in range(box.count()):
                 method = explainers().get(box.itemData(index))
@@ -123,6 +156,22 @@ class QuestionForm(QWidget):
         self.options.show_options(method)
         self.caution.setText(f"{CAUTION} {method.caution}")
         self.caution.setVisible(bool(method.caution))
+        self.preset.clear()
+        self.preset.addItems(["own options", *method.presets])
+        for widget in (self.preset, self._preset_label):
+            widget.setVisible(bool(method.presets))
+        self._show_segments()
+
+    def _show_segments(self, *_: Any) -> None:
+        self.segments.setVisible(self._uses_segments)
+
+    def _take_preset(self, index: int) -> None:
+        method: Any = explainers()[self.method.currentData()]
+        self.options.show_options(method, method.presets.get(self.preset.itemText(index), {}))
+        self._tell()
+
+    def _tell(self, *_: Any) -> None:
+        self.changed.emit()
 
 
 def _told(method: type[Explainer] | None) -> str | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import napari
 import numpy as np
 from napari.layers import Image as ImageLayer
+from numpy.typing import NDArray
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.bands import band_labels, band_names
 from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
+from napari_xai_med.layers_segments import LayerSegments, transform_of
 from napari_xai_med.widgets.colours import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_COLORMAPS, thresholded
 
 
@@ -21,7 +24,9 @@ def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
         viewer.dims.set_point(axis, value)
 
 
-def add_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Attribution) -> ImageLayer:
+def add_heatmap(
+    viewer: napari.Viewer, view: LayerView, attribution: Attribution, limits: tuple[float, float] | None = None
+) -> ImageLayer:
     """Add an attribution above the layer that it explains, exactly where that layer lies.
 
     Parameters
@@ -31,25 +36,22 @@ def add_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Attribution
         The explained layer.
     attribution : Attribution
         On the grid of `view.image()`.
+    limits : (float, float), optional
+        Contrast limits; the attribution's own by default.
 
     Returns
     -------
     napari.layers.Image
         With the record in its metadata; the values are the attribution's own.
     """
-    shown = attribution if view.turn is None else attribution.reoriented(view.turn)
-    data, options = view.place(shown.values, shown.grid)
+    data, options = _described(view, attribution)
     signed = attribution.signed
     colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
-    options["metadata"][METADATA_KEY] |= {
-        "record": json.loads(attribution.record.to_json()),
-        "look": {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed},
-    }
-    zero = " (zero everywhere)" if attribution.is_zero else ""
+    look = {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "best": None}
+    options["metadata"][METADATA_KEY]["look"] = look
     layer = ImageLayer(
         data,
-        name=f"{view.layer.name}: {attribution.full_title}, {attribution.about}{zero}",
-        contrast_limits=attribution.display_limits,
+        contrast_limits=limits or attribution.display_limits,
         colormap=thresholded(colormap, DEFAULT_THRESHOLD, signed=signed),
         opacity=0.6,
         # Over the image in 2D, and not hidden by the volume in 3D.
@@ -58,9 +60,66 @@ def add_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Attribution
         rgb=False,
         **options,
     )
-    viewer.add_layer(layer)
+    # Before the controls hear of the layer.
     layer.colorbar.visible = True
+    viewer.add_layer(layer)
     return layer
+
+
+def update_heatmap(
+    layer: ImageLayer, view: LayerView, attribution: Attribution, limits: tuple[float, float] | None = None
+) -> None:
+    """Show another attribution of the same method in a heatmap layer, which keeps its look; see `add_heatmap`."""
+    data, options = _described(view, attribution)
+    look = layer.metadata[METADATA_KEY]["look"]
+    options["metadata"][METADATA_KEY]["look"] = look
+    refill(layer, data, options)
+    show_best(layer, look["best"])
+    wanted = list(limits or attribution.display_limits)
+    if list(layer.contrast_limits) != wanted:
+        layer.contrast_limits = wanted
+
+
+def refill(layer: Any, data: NDArray[Any], options: dict[str, Any]) -> None:
+    """Give a layer other data, and the place, name and metadata that come with them."""
+    layer.data = data
+    for name in ("scale", "translate", "rotate", "shear"):
+        if not np.array_equal(getattr(layer, name), options[name]):
+            setattr(layer, name, options[name])
+    if not np.array_equal(layer.affine.affine_matrix, options["affine"]):
+        layer.affine = options["affine"]
+    layer.metadata = options["metadata"]
+    if layer.name != options["name"]:
+        layer.name = options["name"]
+
+
+def show_best(layer: ImageLayer, count: int | None) -> None:
+    """Show the best segments of a heatmap layer only, or all if None; what the layer stores of them stays."""
+    own = layer.metadata[METADATA_KEY]
+    own["look"]["best"] = count
+    segments: LayerSegments | None = own.get("segments")
+    if segments is not None:
+        shown = segments.shown(count)
+        if not np.array_equal(shown, layer.data):
+            layer.data = shown
+
+
+def heatmap_name(view: LayerView, attribution: Attribution) -> str:
+    """What a heatmap layer is called."""
+    zero = " (zero everywhere)" if attribution.is_zero else ""
+    return f"{view.layer.name}: {attribution.full_title}, {attribution.about}{zero}"
+
+
+def _described(view: LayerView, attribution: Attribution) -> tuple[NDArray[Any], dict[str, Any]]:
+    """An attribution as data, place, name and metadata of a layer."""
+    shown = attribution if view.turn is None else attribution.reoriented(view.turn)
+    data, options = view.place(shown.values, shown.grid)
+    own = options["metadata"][METADATA_KEY]
+    own["record"] = json.loads(attribution.record.to_json())
+    if shown.segments is not None:
+        labels, _ = view.place(cast("Any", shown.segments.labels), shown.grid)
+        own["segments"] = LayerSegments(cast("Any", labels), shown.segments.table)
+    return data, options | {"name": heatmap_name(view, attribution)}
 
 
 def bands_to_layer(heatmap: ImageLayer, edges: tuple[float, ...]) -> LayerTuple:
@@ -73,12 +132,12 @@ def bands_to_layer(heatmap: ImageLayer, edges: tuple[float, ...]) -> LayerTuple:
     """
     own = heatmap.metadata[METADATA_KEY]
     signed = own["look"]["signed"]
-    labels = band_labels(heatmap.data, edges, signed=signed)
+    segments: LayerSegments | None = own.get("segments")
+    # Of all segments, whichever are shown.
+    labels = band_labels(heatmap.data if segments is None else segments.shown(None), edges, signed=signed)
     names = band_names(edges, signed=signed)
-    options = {key: getattr(heatmap, key) for key in ("scale", "translate", "rotate", "shear", "units", "axis_labels")}
     share = 100 / labels.size
-    options |= {
-        "affine": heatmap.affine.affine_matrix,
+    options = transform_of(heatmap) | {
         "name": f"{heatmap.name}, bands",
         "opacity": 0.5,
         "features": {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 from napari.qt.threading import create_worker
@@ -15,23 +16,34 @@ from napari_xai_med.errors import Cancelled, XAIMedError
 from napari_xai_med.job import Job
 
 Work = Callable[[Job], Any]
+Show = Callable[[Any], None]
+
+_SHOW_EVERY_MS = 25
 
 
-_SHOW_EVERY_MS = 50
+class _News:
+    """Where the worker leaves its progress and its results so far.
 
-
-class _Progress:
-    """Where the worker leaves its progress; it must not touch a Qt object, which may be gone any moment."""
+    It must not touch a Qt object, which may be gone any moment.
+    """
 
     def __init__(self) -> None:
-        self.last: tuple[float, str] = (0.0, "")
+        self.progress: tuple[float, str] = (0.0, "")
+        # Only the newest counts, and a deque is safe between threads.
+        self.found: deque[Any] = deque(maxlen=1)
 
-    def __call__(self, done: float, text: str) -> None:
-        self.last = (done, text)
+    def tell(self, done: float, text: str) -> None:
+        self.progress = (done, text)
 
 
 class Task(QObject):
     """Runs one piece of work at a time in a thread of napari's.
+
+    Parameters
+    ----------
+    parent : QObject, optional
+    turn : Lock, optional
+        Shared by tasks that must not work at the same time, such as with the same network.
 
     Attributes
     ----------
@@ -47,28 +59,47 @@ class Task(QObject):
     running_changed = Signal(bool)
     failed = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, turn: Lock | None = None) -> None:
         super().__init__(parent)
-        self._cancel, self._progress = Event(), _Progress()
-        self._done: Callable[[Any], None] = lambda _: None
+        self.turn = turn or Lock()
+        self._cancel, self._news = Event(), _News()
+        self._done: Show = lambda _: None
+        self._partial: Show = lambda _: None
+        self._stopped: Callable[[], str] | None = None
         self._worker: Any = None
         self._timer = QTimer(self)
         self._timer.setInterval(_SHOW_EVERY_MS)
-        self._timer.timeout.connect(self._show_progress)
+        self._timer.timeout.connect(self._show_news)
 
     @property
     def running(self) -> bool:
         """Whether work is going on."""
         return self._worker is not None
 
-    def start(self, work: Work, done: Callable[[Any], None]) -> None:
-        """Start work; `done` gets its result in the viewer's own thread, if the viewer is still there."""
+    def start(
+        self, work: Work, done: Show, partial: Show | None = None, stopped: Callable[[], str] | None = None
+    ) -> None:
+        """Start work, unless some is going on.
+
+        Parameters
+        ----------
+        work : callable
+            Of a job; runs in another thread.
+        done : callable
+            Gets its result in the viewer's own thread, if the viewer is still there.
+        partial : callable, optional
+            Gets the newest of its results so far, likewise.
+        stopped : callable, optional
+            Called where it ends without a result; the sentence that it gives is told to a user who cancelled the work,
+            or nothing if it is empty.
+        """
         if self.running:
             return
-        self._cancel, self._progress, self._done = Event(), _Progress(), done
+        self._cancel, self._news, self._done = Event(), _News(), done
+        self._partial, self._stopped = partial or (lambda _: None), stopped
         self.destroyed.connect(self._cancel.set)
-        job = Job(self._progress, self._cancel)
-        self._worker = create_worker(_keep_a_core, work, job, _start_thread=False, _ignore_errors=True)
+        job = Job(self._news.tell, self._cancel, partial=None if partial is None else self._news.found.append)
+        self._worker = create_worker(_keep_a_core, work, job, self.turn, _start_thread=False, _ignore_errors=True)
         self._worker.returned.connect(self._succeed)
         self._worker.errored.connect(self._fail)
         self._worker.finished.connect(self._finish)
@@ -80,13 +111,16 @@ class Task(QObject):
         """Ask the running work to stop at its next step."""
         self._cancel.set()
 
-    def _show_progress(self) -> None:
-        self.progressed.emit(*self._progress.last)
+    def _show_news(self) -> None:
+        while self._news.found:
+            self._partial(self._news.found.pop())
+        self.progressed.emit(*self._news.progress)
 
     def _succeed(self, result: Any) -> None:
         # Not all work tells its end.
-        self._progress(1.0, "Done")
-        self._show_progress()
+        self._news.found.clear()
+        self._news.tell(1.0, "Done")
+        self._show_news()
         self._done(result)
 
     def _finish(self) -> None:
@@ -95,8 +129,11 @@ class Task(QObject):
         self.running_changed.emit(False)
 
     def _fail(self, error: Exception) -> None:
+        self._show_news()
+        sentence = str(error) if self._stopped is None else self._stopped()
         if isinstance(error, Cancelled):
-            show_info(str(error))
+            if sentence:
+                show_info(sentence)
         elif isinstance(error, XAIMedError):
             show_error(str(error))
         self.failed.emit(error)
@@ -105,13 +142,14 @@ class Task(QObject):
             raise error
 
 
-def _keep_a_core(work: Work, job: Job) -> Any:
+def _keep_a_core(work: Work, job: Job, turn: Lock) -> Any:
     """Leave one core to the viewer while torch computes."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 2) - 1)))
-    try:
-        return work(job)
-    finally:
-        torch.set_num_threads(before)
+    with turn:
+        before = torch.get_num_threads()
+        torch.set_num_threads(max(1, min(before, (os.cpu_count() or 2) - 1)))
+        try:
+            return work(job)
+        finally:
+            torch.set_num_threads(before)

@@ -1,0 +1,65 @@
+"""Those segments that contribute most."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_xai_med.segments.base import Labels
+
+
+class Best(StrEnum):
+    """What makes a segment one of the best."""
+
+    LARGEST = "largest"
+    """The absolute value of its contribution."""
+    SUPPORTING = "supporting"
+    """How much it speaks for the class; those that don't are none."""
+    AGAINST = "against"
+    """How much it speaks against the class; those that don't are none."""
+
+
+def best_segments(contributions: NDArray[np.float64], count: int, which: Best = Best.LARGEST) -> NDArray[np.intp]:
+    """Numbers of the segments that contribute most, the best first.
+
+    Parameters
+    ----------
+    contributions : ndarray of float64, shape (n,)
+        Of segments 1 to n.
+    count : int
+        How many; there may be fewer.
+    which : Best
+    """
+    strength = np.abs(contributions) if which is Best.LARGEST else contributions
+    strength = -strength if which is Best.AGAINST else strength
+    order = np.argsort(-strength, kind="stable")
+    if which is not Best.LARGEST:
+        order = order[strength[order] > 0]
+    return order[:count] + 1
+
+
+def only(labels: Labels, chosen: NDArray[np.intp]) -> Labels:
+    """A label map with 0 in place of all segments but some."""
+    kept = np.zeros(1 + max(int(labels.max(initial=0)), int(chosen.max(initial=0))), np.int32)
+    kept[chosen] = chosen
+    return kept[labels]
+
+
+def painted(labels: Labels, table: pd.DataFrame, count: int | None = None) -> NDArray[np.float32]:
+    """Each voxel with the contribution of its segment, 0 outside of all, or of the best ones if they are counted.
+
+    Parameters
+    ----------
+    labels : ndarray of int32
+    table : DataFrame
+        Of `napari_xai_med.segments.table.contributions_table`.
+    count : int, optional
+        How many segments of the largest absolute contribution to show; all by default.
+    """
+    values = np.nan_to_num(table["contribution"].to_numpy()).astype(np.float32)
+    if count is not None:
+        values = np.where(table["rank"].to_numpy() <= count, values, np.float32(0))
+    return values[labels]

@@ -1,0 +1,202 @@
+"""The heatmap layers of a widget: what each explains, with its segments, and the newest estimate in each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import napari
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels as LabelsLayer
+from napari.layers import Layer
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_xai_med.attribution import Attribution
+from napari_xai_med.io.results import ResultFiles, save_results
+from napari_xai_med.job import Job
+from napari_xai_med.layers import METADATA_KEY, LayerTuple
+from napari_xai_med.layers_segments import best_to_layer, segments_to_layer
+from napari_xai_med.segments.best import Best
+from napari_xai_med.widgets.asked import Shown
+from napari_xai_med.widgets.results import add_heatmap, heatmap_name, refill, update_heatmap
+from napari_xai_med.widgets.task import Work
+
+_CONTOURS = DirectLabelColormap(color_dict={None: "white", 0: "transparent"}, name="white")
+"""One colour for all: the colours under the contours are what tells the segments apart."""
+
+
+class Heatmaps:
+    """The heatmap layers that a widget made, and the layers of segments and of the best of them that go with each.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self.viewer = viewer
+        self.results: dict[ImageLayer, Shown] = {}
+        self._segments: dict[ImageLayer, LabelsLayer] = {}
+        self._best: dict[ImageLayer, LabelsLayer] = {}
+
+    def put(
+        self, layer: ImageLayer | None, shown: Shown, limits: tuple[float, float] | None = None, told: str = ""
+    ) -> ImageLayer:
+        """Show an attribution in a new layer, or in place of what a layer shows; `told` ends its name."""
+        view, attribution = shown.asked.chosen.view, shown.attribution
+        new = layer is None
+        if layer is None:
+            layer = add_heatmap(self.viewer, view, attribution, limits)
+        else:
+            update_heatmap(layer, view, attribution, limits)
+        layer.name = heatmap_name(view, attribution) + told
+        self.results[layer] = shown
+        if attribution.segments is not None:
+            name = f"{layer.name}, segments"
+            described = segments_to_layer(view, attribution.segments, attribution.grid, name)
+            self._show_segments(layer, described, new=new)
+        return layer
+
+    def _show_segments(self, heatmap: ImageLayer, described: LayerTuple, *, new: bool) -> None:
+        data, options, _ = described
+        own = {"record": heatmap.metadata[METADATA_KEY]["record"], "follows": True}
+        options["metadata"][METADATA_KEY] |= own
+        known = self._segments.get(heatmap)
+        if known is not None:
+            refill(known, data, options)
+            known.features = options["features"]
+        elif new:
+            known = self._segments[heatmap] = contours(described)
+            self.viewer.add_layer(known)
+
+    def add_best(self, layer: ImageLayer, count: int, which: Best) -> None:
+        """Show the best segments of a heatmap as a Labels layer, in place of the one shown before."""
+        data, options, _ = best_to_layer(layer, count, which)
+        known = self._best.get(layer)
+        if known is not None:
+            refill(known, data, options)
+            known.features = options["features"]
+            return
+        self._best[layer] = LabelsLayer(data, **options)
+        self.viewer.add_layer(self._best[layer])
+
+    def python(self, layer: ImageLayer) -> str:
+        """The Python call that computes a heatmap again."""
+        asked, record = self.results[layer].asked, self.results[layer].attribution.record
+        drawn = asked.drawn.as_python(asked.chosen.view)
+        return record.explain_request.as_python(asked.chosen.as_python(), record.model["source"], **drawn)
+
+    def saving(self, layer: ImageLayer, folder: str) -> Work:
+        """What writes the files of a heatmap."""
+        shown = self.results[layer]
+
+        def work(job: Job) -> ResultFiles:
+            job.step(0.0, "Writing the files")
+            return save_results(shown.asked.chosen.image(), shown.attribution, folder, regions=shown.regions)
+
+        return work
+
+    def heatmap_of(self, layer: Layer | None) -> ImageLayer | None:
+        """The heatmap that a layer is, or whose segments it shows."""
+        if layer in self.results:
+            return layer
+        return next((heatmap for heatmap, segments in self._segments.items() if segments == layer), None)
+
+    def hide(self, layer: ImageLayer) -> None:
+        """Hide a heatmap with its segments."""
+        layer.visible = False
+        if layer in self._segments:
+            self._segments[layer].visible = False
+
+    def removed(self, layer: Any) -> None:
+        """Forget a layer that was removed from the viewer; the segments go with their heatmap."""
+        self.results.pop(layer, None)
+        segments = self._segments.pop(layer, None)
+        self._best.pop(layer, None)
+        for kept in (self._segments, self._best):
+            for heatmap in [heatmap for heatmap, other in kept.items() if other == layer]:
+                del kept[heatmap]
+        if segments is not None and segments in self.viewer.layers:
+            self.viewer.layers.remove(segments)
+
+
+class Series:
+    """The heatmap layers of one explanation from its first estimate on to its result.
+
+    Parameters
+    ----------
+    heatmaps : Heatmaps
+    told : str
+        What all their names end in.
+    """
+
+    def __init__(self, heatmaps: Heatmaps, told: str = "") -> None:
+        self.layers: list[ImageLayer] = []
+        self._heatmaps, self._told = heatmaps, told
+        self._estimates: list[Shown] = []
+        self._top = 0.0
+
+    def show(self, found: list[Shown], *, final: bool) -> None:
+        """Show estimates, or the results, in the same layers; an estimate's layer that the user removed stays away."""
+        top = max(_top(each.attribution) for each in found)
+        # Limits that follow each estimate would make the colours flicker.
+        self._top = top if final else max(top, self._top)
+        self._estimates = [] if final else found
+        for k, each in enumerate(found):
+            layer = self.layers[k] if k < len(self.layers) else None
+            if layer is not None and layer not in self._heatmaps.viewer.layers:
+                if not final:
+                    continue
+                layer = None
+            if layer is None and k:
+                # Maps of several classes would hide each other.
+                self._heatmaps.hide(self.layers[k - 1])
+            self.layers[k : k + 1] = [self._heatmaps.put(layer, each, self._limits(each.attribution), self._told)]
+
+    def _limits(self, attribution: Attribution) -> tuple[float, float] | None:
+        """The same for all classes, whose segments are the same; see `Attribution.display_limits`."""
+        if attribution.segments is None or not self._top:
+            return None
+        return (-self._top if attribution.signed else 0.0, self._top)
+
+    def renew(self) -> None:
+        """Go on with another explanation in the same layers."""
+        self._top, self._estimates = 0.0, []
+
+    def stop(self) -> str:
+        """Say of estimates that they are unfinished, in their layers' names and records; a sentence for the user."""
+        if not self._estimates:
+            return "Stopped; nothing was changed."
+        after = f"stopped after {evaluations(self._estimates[0].attribution)} evaluations"
+        self._told = f"{self._told} ({after})"
+        self.show([replace(each, attribution=each.attribution.stopped()) for each in self._estimates], final=False)
+        return f"{after.capitalize()}; the estimate so far stays."
+
+
+def contours(described: LayerTuple) -> LabelsLayer:
+    """Segments as a layer of contours; see `segments_to_layer`."""
+    data, options, _ = described
+    layer = LabelsLayer(data, colormap=_CONTOURS, **options)
+    layer.contour = 1
+    return layer
+
+
+def _top(attribution: Attribution) -> float:
+    return 0.0 if attribution.segments is None else float(abs(attribution.values).max())
+
+
+def evaluations(attribution: Attribution) -> int:
+    """How many masked images an estimate rests on; 0 for methods that don't ask about these."""
+    return int(attribution.record.method.get("evaluations", 0))
+
+
+def so_far(attributions: Sequence[Attribution]) -> str:
+    """How far estimates by segments have come, in words; empty for other methods."""
+    count = evaluations(attributions[0])
+    errors = [each.segments.table["standard_error"].max() for each in attributions if each.segments is not None]
+    if not count or not errors:
+        return ""
+    # Comparisons with NaN, where nothing is known of the errors, are false.
+    largest = max((error for error in errors if error > 0), default=0.0)
+    return f"{count} evaluations" + (f", largest standard error {largest:.2g}" if largest else "")
