@@ -41,6 +41,7 @@ class Timed(nn.Module):
         self.network, self.spent = network, 0.0
 
     def forward(self, x: Tensor) -> Any:
+        """As the network."""
         start = time.perf_counter()
         result = self.network(x)
         self.spent += time.perf_counter() - start

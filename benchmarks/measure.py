@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-THREADS = 1
+THREADS = 2
 
 
 def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:

@@ -188,7 +188,7 @@ def explain_slices(
             part = replace(part, partial=_after(found, job))
         asked = replace(request, plane=chosen.plane, slice=index)
         found += explain_requests(image, classifier, asked, (request.target,), part, known)
-        job.show(lambda: list(found))
+        job.show(found.copy)
     return ExplainedSlices(heatmap, chosen, tuple(found))
 
 

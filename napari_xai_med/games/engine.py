@@ -134,8 +134,9 @@ class ImageGame:
         table = torch.from_numpy(coalitions).to(self.classifier.device)
         sizes = self._sizes
         if sizes is None:
-            some = torch.arange(REFERENCE) % len(table)
-            sizes = find_sizes(lambda images: self._ask(table[some[torch.from_numpy(images)]]), self.most)
+            # Images that all differ: equal ones may be the same in all batches by chance.
+            some = torch.from_numpy(np.random.default_rng(0).random((REFERENCE, self.players)) < 0.5).to(table.device)
+            sizes = find_sizes(lambda images: self._ask(some[torch.from_numpy(images)]), self.most)
             self.classifier.batch_sizes[self._key] = sizes
         found, done = [], 0
         for count, size in sizes.plan(len(table), self.smaller or self.limit):
