@@ -40,10 +40,12 @@ class Composer:
 
     def __call__(self, coalitions: Tensor) -> Tensor:
         """Images of coalitions, (B, players) of bool on the same device: shape (B, C, *spatial)."""
-        stays = coalitions.new_ones((len(coalitions), 1))
-        # One look-up for all voxels of all images; memory for it is given back before the network runs.
-        seen = torch.cat([stays, coalitions], 1).index_select(1, self.labels.flatten())
-        return torch.where(seen.reshape(len(coalitions), 1, *self.labels.shape), self.image, self.baseline)
+        count = len(coalitions)
+        table = torch.cat([coalitions.new_ones((count, 1)), coalitions], 1).T.contiguous()
+        # One look-up for all voxels of all images, by rows, which is several times as fast as by columns. Memory for it
+        # is given back before the network runs.
+        seen = table.index_select(0, self.labels.flatten()).T
+        return torch.where(seen.reshape(count, 1, *self.labels.shape), self.image, self.baseline)
 
 
 @dataclass

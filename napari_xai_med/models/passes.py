@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
 from napari_xai_med.errors import ModelError, XAIMedError, one_line
 from napari_xai_med.job import Job
 from napari_xai_med.models.devices import is_lacking, is_out_of_memory
 from napari_xai_med.models.endings import Ended, Endings, settings_of
 from napari_xai_med.models.size_guard import guarded
-from napari_xai_med.models.untouched import constant_weights, is_scripted, untouched
+from napari_xai_med.models.untouched import constant_weights, is_scripted, restart_random, untouched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,7 +66,7 @@ def passes(classifier: Classifier) -> Iterator[Pass]:
             # Before any hook: what is cancelled here must not leave them behind.
             job.step(0.0, _RUNNING)
             # So that a network which samples in eval mode answers the same way twice.
-            torch.manual_seed(0)
+            restart_random()
             endings, shape = Endings(), tuple(inputs.shape)
             with (
                 guarded(network, shape, always=scripted),

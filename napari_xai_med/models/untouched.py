@@ -22,7 +22,7 @@ def untouched(network: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
     modules = dict(network.named_modules())
     modes = {name: module.training for name, module in modules.items()}
     with torch.random.fork_rng(enabled=True):
-        torch.manual_seed(0)
+        restart_random()
         try:
             if any(modes.values()):
                 network.eval()
@@ -31,6 +31,19 @@ def untouched(network: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
             for name, module in modules.items():
                 if module.training != modes[name]:
                     module.training = modes[name]
+
+
+def restart_random() -> None:
+    """Let random numbers start from the same state, on all devices in use.
+
+    `torch.manual_seed` also leaves a note for a CUDA that was never started, with the stack of its caller: that takes
+    a millisecond, and the notes are kept.
+    """
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(0)
 
 
 @contextmanager
