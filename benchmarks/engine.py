@@ -27,7 +27,7 @@ from napari_xai_med.windows import asking
 CASES: dict[str, tuple[tuple[int, ...], int, int]] = {
     "chest_ct_2d": ((1, 96, 96), 50, 512),
     "chest_ct_3d": ((1, 64, 64, 32), 50, 256),
-    "densenet121": ((1, 224, 224), 50, 64),
+    "densenet121": ((1, 224, 224), 50, 32),
 }
 """Classifiers with the shape of their input, a number of segments and a number of evaluations."""
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -157,7 +157,7 @@ class ImageGame:
         for part in rows.split(size):
             try:
                 # Filled with copies of its first: other sizes may give other bits.
-                filled = torch.cat([part, part[:1].expand(size - len(part), -1)])
+                filled = part if len(part) == size else torch.cat([part, part[:1].expand(size - len(part), -1)])
                 found.append(self._ask(filled)[: len(part)])
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not is_out_of_memory(error):
