@@ -97,7 +97,7 @@ class _Tree:
 
     def __init__(self, linkage: Float, players: int, weights: Float) -> None:
         self.children = np.asarray(linkage)[:, :2].astype(np.intp) if players > 1 else np.empty((0, 2), dtype=np.intp)
-        later = self.children >= np.arange(players, 2 * players - 1)[:, None]
+        later = self.children >= players + np.arange(len(self.children))[:, None]
         if sorted(self.children.ravel()) != list(range(2 * players - 2)) or later.any():
             raise InputError(f"This tree is not one of {players} segments; make it of the same segments as the image.")
         self.members = np.zeros((2 * players - 1, players), dtype=bool)
