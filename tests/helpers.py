@@ -55,6 +55,10 @@ def maps_of(
     return explainer.attribute(Question(classifier, inputs, chosen, **others), job or Job())
 
 
+FEW_MASKED: dict[str, Any] = {"samples": 300, "permutations": 1, "evaluations": 40, "masks": 24}
+"""Options of methods that ask about masked images, for as few as some hundred segments take."""
+
+
 def segments_of(inputs: torch.Tensor, number: int) -> tuple[Segments, ...]:
     """About so many boxes, the same for each row of inputs."""
     shape = tuple(inputs.shape[2:])

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from helpers import FEW_MASKED
 from PIL import Image as Picture
 
 from napari_xai_med import load_model
@@ -189,6 +190,7 @@ def test_every_method_with_its_options(name: str, tmp_path: Path, capsys: pytest
         "channels": 2,
         "noise-samples": 2,
         "noise-tunnel": "smoothgrad",
+        **FEW_MASKED,
     }
     own = [item.name.replace("_", "-") for item in option_fields(explainers()[name])]
     options = [word for key, value in small.items() if key in own for word in (f"--{key}", str(value))]

@@ -49,10 +49,11 @@ class _Fit:
 class Lime(SegmentExplainer):
     """LIME: weights of a linear model of the scores of images of which about half the segments are hidden.
 
-    The regression is that of the package lime, with samples and distances as in its `LimeImageExplainer`: with the
-    same seed its ``random_state`` draws the same. What differs is what is explained: by default the logit, where lime
-    explains the probability; ask for that as quantity. Standard errors are the regression's own, robust to scores
-    that no linear model fits (HC3); with features selected they take the selection as given.
+    The regression is that of the package lime, with samples and distances as in its `LimeImageExplainer`, which draws
+    the same with this seed as its `random_state`, if it also gets the `random_seed` that it else draws first. What
+    differs is what is explained: by default the logit, where lime explains the probability; ask for that as quantity.
+    Standard errors are the regression's own, robust to scores that no linear model fits (HC3); with features selected
+    they take the selection as given.
 
     References
     ----------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from explained_networks import NETWORKS, SHAPES, SMALL, fitting, real_case, small_case
-from helpers import classifier_of, maps_of, segments_of
+from helpers import FEW_MASKED, classifier_of, maps_of, segments_of
 from torch import Tensor, nn
 
 from napari_xai_med.errors import Cancelled, ModelError
@@ -28,14 +28,10 @@ _NORMALISING = nn.BatchNorm2d | nn.BatchNorm3d | nn.LayerNorm
 TARGETS: list[tuple[int, int | None]] = [(0, 1), (1, 0), (2, None), (0, 0)]
 
 
-FEW = {"samples": 40, "permutations": 3, "evaluations": 60, "masks": 24}
-"""Draws of methods that ask about masked images."""
-
-
 def made(name: str, **options: Any) -> Explainer:
     """A method in batches so small that there are several, and with few passes through large networks."""
     own = [item.name for item in option_fields(explainers()[name])]
-    small = {"batch_size": 5, "channels": 4 if "layers" not in options else 0, **FEW}
+    small = {"batch_size": 5, "channels": 4 if "layers" not in options else 0, **FEW_MASKED, "samples": 40}
     return make_explainer(name, {key: value for key, value in small.items() if key in own} | options)
 
 

@@ -13,7 +13,7 @@ import torch
 from brain_network import BrainTumour
 from conftest import ROOT
 from explained_networks import SMALL, small_case
-from helpers import random_affine
+from helpers import FEW_MASKED, random_affine
 
 from napari_xai_med import Classifier, Image, classifier_from_module, explain, explain_all, predict, read_image
 from napari_xai_med.errors import InputError
@@ -28,10 +28,7 @@ from napari_xai_med.preprocessing.base import transform_of
 from napari_xai_med.preprocessing.files import read_preprocessing
 from napari_xai_med.request import ExplainRequest
 
-QUICK = {
-    **{"steps": 4, "noise_samples": 3, "channels": 4, "window": 40.0, "stride": 40.0},
-    **{"samples": 200, "permutations": 2, "evaluations": 40, "masks": 24},
-}
+QUICK = {"steps": 4, "noise_samples": 3, "channels": 4, "window": 40.0, "stride": 40.0, **FEW_MASKED}
 """Few passes: what is tested is where the map lies and what is recorded."""
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from explained_networks import small_case
 from exported_networks import export, load
-from helpers import maps_of
+from helpers import FEW_MASKED, maps_of, segments_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -116,13 +116,14 @@ def values(name: str, network: nn.Module) -> np.ndarray:
         classifier = replace(classifier, output="logits")
     x = torch.randn(1, 1, 9, 8, 10, generator=torch.Generator().manual_seed(1))
     own = {item.name: item.default for item in option_fields(explainers()[name])}
-    quick: dict[str, Any] = {"steps": 4, "noise_samples": 3, "window": 4.0, "stride": 3.0}
+    quick: dict[str, Any] = {"steps": 4, "noise_samples": 3, "window": 4.0, "stride": 3.0, **FEW_MASKED, "samples": 40}
     # What follows the last sum is no module in all forms.
     quick |= {"layers": ("last",)} if name != "cam" and "layers" in own else {}
     explainer = make_explainer(name, {key: value for key, value in quick.items() if key in own})
     if name == "cam":
         explainer = make_explainer(name, {"layers": ("dropout",)})
-    (raw,), _ = maps_of(explainer, classifier, x, [(0, 1)], spacing=(1.0, 1.0, 1.0))
+    segments = segments_of(x, 9) if explainer.uses_segments else ()
+    (raw,), _ = maps_of(explainer, classifier, x, [(0, 1)], spacing=(1.0, 1.0, 1.0), segments=segments)
     return raw.values
 
 
@@ -144,11 +145,14 @@ def test_several_images_in_a_network_from_a_file_that_takes_one(name: str, tmp_p
     program = load(export(classifier.network.eval(), tmp_path / "one.pt2", (1, *inputs.shape[1:])))
     assert program.batch == 1
     from_file = replace(classifier, network=program.eval())
-    quick: dict[str, Any] = {"steps": 4, "noise_samples": 3, "window": 6.0, "stride": 4.0}
+    quick: dict[str, Any] = {"steps": 4, "noise_samples": 3, "window": 6.0, "stride": 4.0, **FEW_MASKED, "samples": 40}
     own = [item.name for item in option_fields(explainers()[name])]
     explainer = make_explainer(name, {key: value for key, value in quick.items() if key in own})
     targets: list[tuple[int, int | None]] = [(2, 0), (0, 1), (2, None)]
-    found, expected = (maps_of(explainer, each, inputs, targets)[0] for each in (from_file, classifier))
+    segments = segments_of(inputs, 9) if explainer.uses_segments else ()
+    found, expected = (
+        maps_of(explainer, each, inputs, targets, segments=segments)[0] for each in (from_file, classifier)
+    )
     assert any(raw.values.any() for raw in expected)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one.to_input, other.to_input)

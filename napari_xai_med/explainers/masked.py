@@ -1,0 +1,123 @@
+"""What methods share that ask about an image many times, parts of it replaced by a baseline."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from napari_xai_med.explainers.base import Question, RawMap
+from napari_xai_med.explainers.baselines import WithBaseline
+from napari_xai_med.explainers.batches import FEWER, batch_size
+from napari_xai_med.games.engine import ImageGame
+from napari_xai_med.job import Job
+from napari_xai_med.models.batch_sizes import REFERENCE
+from napari_xai_med.models.formats.base import Gives
+from napari_xai_med.models.head import Answer
+from napari_xai_med.models.target import AnyTarget
+from napari_xai_med.options import option
+from napari_xai_med.windows import asking
+
+_FEW = 0.02
+"""Share of the time that the answer about the image itself takes."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """One row of a question, which all its targets share.
+
+    Parameters
+    ----------
+    question : Question
+    row : int
+    targets : sequence of Target
+    baseline : Tensor, shape (C, *spatial)
+    ask : callable
+        See `ImageGame`.
+    job : Job
+    """
+
+    question: Question
+    row: int
+    targets: Sequence[AnyTarget]
+    baseline: Tensor
+    ask: Callable[[Tensor, Job], Answer]
+    job: Job
+
+    @property
+    def image(self) -> Tensor:
+        """The row's image on the classifier's device, shape (C, *spatial)."""
+        return self.question.inputs[self.row].to(self.question.classifier.device)
+
+    def game(self, compose: Callable[[Tensor], Tensor], players: int, limit: int, **others: Any) -> ImageGame:
+        """A game about the row; see `ImageGame`."""
+        question = self.question
+        shape = tuple(question.inputs.shape[1:])
+        # What fits the memory is looked at once: by how much changes from moment to moment.
+        most = max(REFERENCE, batch_size(question, 0, gradients=False))
+        return ImageGame(
+            question.classifier,
+            self.ask,
+            compose,
+            shape,
+            players,
+            self.targets,
+            self.job,
+            limit=limit,
+            most=most,
+            **others,
+        )
+
+
+@dataclass(frozen=True)
+class MaskedExplainer(WithBaseline):
+    """A method that asks about the image with parts of it replaced by a baseline."""
+
+    signed: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Gives]] = frozenset()
+    whole: ClassVar[bool] = True
+
+    batch_size: int = option(
+        0,
+        "Images computed at once at most; the fastest number is found if 0. Only numbers are used that don't change "
+        "the answers in their last digits, if the memory is enough.",
+        limits=(0, 10_000),
+    )
+
+    @abstractmethod
+    def maps(self, play: Play) -> Iterator[list[RawMap]]:
+        """Maps of a row's targets, as far as they are known by and by; the last ones are the result."""
+
+    def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
+        """Ask about each row, which all its targets share; see `Explainer`."""
+        baselines = self.baselines(question)[:, 0]
+        with torch.no_grad(), asking(question.classifier) as ask:
+            answer = ask(question.inputs.to(question.classifier.device, copy=True), job.part(0.0, _FEW))
+            wanted = question.resolved(answer)
+            rows = list(dict.fromkeys(row for row, _ in wanted))
+            found: dict[int, RawMap] = {}
+            for k, row in enumerate(rows):
+                places = [place for place, (other, _) in enumerate(wanted) if other == row]
+                length = (1 - _FEW) / len(rows)
+                part = job.part(_FEW + k * length, _FEW + (k + 1) * length)
+                play = Play(question, row, [wanted[place][1] for place in places], baselines[row], ask, part)
+                for maps in self.maps(play):
+                    found |= dict(zip(places, maps, strict=True))
+                    if len(found) == len(wanted):
+                        job.show(partial(_in_order, dict(found), answer))
+        return _in_order(found, answer)
+
+
+def told_of(game: ImageGame) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Facts and notices about how a game was played."""
+    facts = {"evaluations": game.evaluations, "images_at_once": game.batch_size}
+    return facts, (FEWER.format("many", game.smaller),) if game.smaller else ()
+
+
+def _in_order(found: dict[int, RawMap], answer: Answer) -> tuple[list[RawMap], Answer]:
+    return [found[place] for place in range(len(found))], answer
