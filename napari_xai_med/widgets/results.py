@@ -45,14 +45,11 @@ def add_heatmap(
         With the record in its metadata; the values are the attribution's own.
     """
     data, options = _described(view, attribution)
-    signed = attribution.signed
-    colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
-    look = {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "best": None}
-    options["metadata"][METADATA_KEY]["look"] = look
+    look = options["metadata"][METADATA_KEY]["look"] = _first_look(attribution)
     layer = ImageLayer(
         data,
         contrast_limits=limits or attribution.display_limits,
-        colormap=thresholded(colormap, DEFAULT_THRESHOLD, signed=signed),
+        colormap=thresholded(look["colormap"], look["threshold"], signed=look["signed"]),
         opacity=0.6,
         # Over the image in 2D, and not hidden by the volume in 3D.
         blending="translucent_no_depth",
@@ -66,12 +63,22 @@ def add_heatmap(
     return layer
 
 
+def _first_look(attribution: Attribution) -> dict[str, Any]:
+    """How a heatmap looks before the user changes that."""
+    signed = attribution.signed
+    colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
+    return {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "best": None}
+
+
 def update_heatmap(
     layer: ImageLayer, view: LayerView, attribution: Attribution, limits: tuple[float, float] | None = None
 ) -> None:
     """Show another attribution of the same method in a heatmap layer, which keeps its look; see `add_heatmap`."""
     data, options = _described(view, attribution)
     look = layer.metadata[METADATA_KEY]["look"]
+    if look["signed"] != attribution.signed:
+        look = _first_look(attribution)
+        layer.colormap = thresholded(look["colormap"], look["threshold"], signed=look["signed"])
     options["metadata"][METADATA_KEY]["look"] = look
     refill(layer, data, options)
     show_best(layer, look["best"])
