@@ -20,7 +20,7 @@ from napari_xai_med.layers_segments import Drawn, best_to_layer, segments_to_lay
 from napari_xai_med.segmenting import PlacedSegments
 from napari_xai_med.segments.best import Best
 from napari_xai_med.widgets.asked import Shown
-from napari_xai_med.widgets.results import add_heatmap, heatmap_name, refill, update_heatmap
+from napari_xai_med.widgets.results import add_heatmap, refill, update_heatmap
 from napari_xai_med.widgets.task import Work
 
 _CONTOURS = DirectLabelColormap(color_dict={None: "white", 0: "transparent"}, name="white")
@@ -50,10 +50,9 @@ class Heatmaps:
         """Show an attribution in a new layer, or in place of what a layer shows; `told` ends its name."""
         view, attribution = shown.asked.chosen.view, shown.attribution
         if layer is None:
-            layer = add_heatmap(self.viewer, view, attribution, limits)
+            layer = add_heatmap(self.viewer, view, attribution, limits, told)
         else:
-            update_heatmap(layer, view, attribution, limits)
-        layer.name = heatmap_name(view, attribution) + told
+            update_heatmap(layer, view, attribution, limits, told)
         self.results[layer] = shown
         if attribution.segments is None:
             self._drop_segments(layer)
@@ -69,7 +68,6 @@ class Heatmaps:
         known = self._segments.get(heatmap)
         if known is not None:
             refill(known, data, options)
-            known.features = options["features"]
         elif heatmap not in self._unwanted:
             self._segments[heatmap] = contours(described)
             self.viewer.add_layer(self._segments[heatmap])
@@ -94,7 +92,6 @@ class Heatmaps:
         known = self._best.get(layer)
         if known is not None:
             refill(known, data, options)
-            known.features = options["features"]
             return
         self._best[layer] = LabelsLayer(data, **options)
         self.viewer.add_layer(self._best[layer])
