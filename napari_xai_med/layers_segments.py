@@ -106,8 +106,8 @@ def segments_to_layer(view: LayerView, segments: SegmentMap, grid: Grid, name: s
     labels = segments.labels if view.turn is None else cast("Labels", view.turn.array(segments.labels))
     data, options = view.place(cast("Any", labels), grid if view.turn is None else view.turn.grid(grid))
     options |= {"name": name, "features": features_of(segments.table), "opacity": 0.4}
-    # A copy: it can be painted in.
-    return np.array(data), options, "labels"
+    # A copy: it can be painted in. napari draws small types much faster.
+    return np.array(data, np.min_scalar_type(len(segments.table) - 1)), options, "labels"
 
 
 def best_to_layer(heatmap: Any, count: int, which: Best) -> LayerTuple:

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,12 @@ def _check(values: Mapping[str, Any]) -> None:
     ExplainRequest.from_dict(values["request"])
 
 
+@cache
+def _versions() -> dict[str, str]:
+    """Of the packages that took part; looked up once, since each look-up reads a file."""
+    return {name: version(name) for name in _PACKAGES}
+
+
 def software(device: torch.device) -> dict[str, Any]:
     """Versions of what took part, and where it ran."""
     import torch
@@ -123,7 +130,7 @@ def software(device: torch.device) -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+        **_versions(),
         "platform": platform.platform(),
         "device": describe(device),
         "threads": torch.get_num_threads(),

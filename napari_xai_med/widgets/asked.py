@@ -82,6 +82,11 @@ class Shown:
     attribution: Attribution
 
 
+def notices(found: Sequence[Shown]) -> list[str]:
+    """What all of them say."""
+    return [notice for each in found for notice in each.attribution.notices]
+
+
 Compute = Callable[[Read, Classifier, Job], Any]
 
 

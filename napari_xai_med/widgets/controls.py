@@ -43,6 +43,10 @@ class ControlsWidget(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self._scroll)
 
+    def stop_work(self) -> None:
+        """Ask whatever goes on to stop."""
+        self.task.cancel()
+
     def open_beside(self, title: str) -> QWidget:
         """Open another widget of this plugin, or come back to it, as a tab beside this one."""
         dock, widget = self.viewer.window.add_plugin_dock_widget("napari-xai-med", title, tabify=True)
@@ -69,11 +73,11 @@ class ControlsWidget(QWidget):
         """Stop the work when napari takes the widget out of its dock, which is what the dock's X does."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.task.cancel()
+            self.stop_work()
 
     def closeEvent(self, event: Any) -> None:
         """Stop the work when the widget goes."""
-        self.task.cancel()
+        self.stop_work()
         super().closeEvent(event)
 
 

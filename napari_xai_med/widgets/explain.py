@@ -7,25 +7,26 @@ from typing import Any
 
 import napari
 from napari.layers import Image as ImageLayer
-from napari.layers import Labels, Layer
+from napari.layers import Layer
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QProgressBar, QPushButton
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QProgressBar, QPushButton
 
 from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, image_to_layer
-from napari_xai_med.layers_segments import segments_to_layer
 from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import layers_for
 from napari_xai_med.segmenting import PlacedSegments
 from napari_xai_med.widgets import asked
 from napari_xai_med.widgets.controls import ControlsWidget, row
 from napari_xai_med.widgets.heatmap import HeatmapControls
-from napari_xai_med.widgets.heatmaps import Heatmaps, Series, contours, so_far
+from napari_xai_med.widgets.heatmaps import Heatmaps, Series, so_far
 from napari_xai_med.widgets.inputs import Inputs
+from napari_xai_med.widgets.live import Live
 from napari_xai_med.widgets.loader import Loader
+from napari_xai_med.widgets.notices import Notices
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
 from napari_xai_med.widgets.results import go_to_maximum
@@ -47,7 +48,7 @@ class ExplainWidget(ControlsWidget):
         self.inputs = Inputs(napari_viewer)
         # The controls that scripts and tests use most.
         self.image, self.classifier = self.inputs.image, self.inputs.classifier
-        self.bars, self.notices = ProbabilityBars(), QLabel()
+        self.bars, self.notices = ProbabilityBars(), Notices()
         self.question = QuestionForm(napari_viewer)
         self.method, self.target, self.options = self.question.method, self.question.target, self.question.options
         self.heatmap = HeatmapControls()
@@ -55,10 +56,9 @@ class ExplainWidget(ControlsWidget):
         self._buttons()
         self._loader = Loader(self.inputs)
         self.heatmaps = Heatmaps(napari_viewer)
+        self.live = Live(self.heatmaps, self._question, self._loader, self.task.turn, self)
         self._preview: ImageLayer | None = None
-        self._segments: Labels | None = None
         self._so_far = ""
-        self._show_notices(())
         self._lay_out()
         self._connect()
         self.question.show_classes(self.classifier.class_names())
@@ -68,6 +68,8 @@ class ExplainWidget(ControlsWidget):
         self.classify_button = QPushButton("Classify")
         self.explain_button = QPushButton("Explain")
         self.cancel_button = QPushButton("Cancel")
+        self.live_box = QCheckBox("Live")
+        self.live_box.setToolTip("Explain what is on screen whenever it changes, and the class under the cursor.")
         self.save_button = QPushButton("Save results…")
         self.copy_button = QPushButton("Copy as Python")
         self.maximum_button = QPushButton("Go to maximum")
@@ -77,8 +79,7 @@ class ExplainWidget(ControlsWidget):
         self.input_button = QPushButton("Show what the network sees")
 
     def _lay_out(self) -> None:
-        self.notices.setWordWrap(True)
-        self.notices.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.progress_text.setWordWrap(True)
         self._show_column(
             self.inputs,
             self.input_button,
@@ -86,7 +87,7 @@ class ExplainWidget(ControlsWidget):
             self.bars,
             self.notices,
             self.question,
-            row(self.explain_button, self.cancel_button),
+            row(self.explain_button, self.cancel_button, self.live_box),
             self.progress,
             self.progress_text,
             self.heatmap,
@@ -116,6 +117,23 @@ class ExplainWidget(ControlsWidget):
         self.inputs.preprocessing_wanted.connect(self._fill_preprocessing)
         self.viewer.layers.selection.events.active.connect(self._selected)
         self.viewer.layers.events.removed.connect(self._removed)
+        self._connect_live()
+
+    def _connect_live(self) -> None:
+        self.live_box.toggled.connect(self.live.switch)
+        for signal in (self.question.changed, self.inputs.changed, self.classifier.changed):
+            signal.connect(self.live.look)
+        self.question.segments.drawn_in.connect(self.live.drawn)
+        self.bars.hovered.connect(self.live.explain_class)
+        self.task.running_changed.connect(self.live.pause)
+        self.live.loaded.connect(self._show_loaded)
+        self.live.shown.connect(self._show_live)
+        self.live.told.connect(self.progress_text.setText)
+
+    def stop_work(self) -> None:
+        """Ask whatever goes on to stop."""
+        self.live_box.setChecked(False)
+        super().stop_work()
 
     # What the user does
 
@@ -130,7 +148,7 @@ class ExplainWidget(ControlsWidget):
 
         def show(_: asked.Asked, prediction: Prediction) -> None:
             self.bars.show_prediction(prediction)
-            self._show_notices(prediction.notices)
+            self.notices.tell(prediction.notices)
 
         self._start(asked.classify, show)
 
@@ -148,17 +166,11 @@ class ExplainWidget(ControlsWidget):
         self._start(asked.see, show)
 
     def show_segments(self) -> None:
-        """Show the segments alone, in place of those shown before unless these are used by now."""
+        """Show the segments that an explanation would be made of."""
 
         def show(question: asked.Asked, found: PlacedSegments) -> None:
-            known, drawn = self._segments, self.question.segments.drawn()
-            if known is not None and known in self.viewer.layers and known not in (drawn.labels, drawn.mask):
-                self.viewer.layers.remove(known)
-            view = question.chosen.view
-            name = f"{view.layer.name}: {len(found.segments.table) - 1} segments, {found.title}"
-            self._segments = contours(segments_to_layer(view, found.segments, found.grid, name))
-            self.viewer.add_layer(self._segments)
-            self._show_notices(found.notices)
+            self.heatmaps.show_segments(question.chosen.view, found, question.drawn)
+            self.notices.tell(found.notices)
 
         self._start(asked.segment, show)
 
@@ -174,13 +186,14 @@ class ExplainWidget(ControlsWidget):
         def show(_: asked.Asked, found: list[asked.Shown]) -> None:
             series.show(found, final=True)
             self._show_series(series, found)
-            attributions = [each.attribution for each in found]
-            self.bars.show_prediction(attributions[0].prediction)
-            # A dict keeps each sentence once, in order.
-            self._show_notices(tuple(dict.fromkeys(notice for each in attributions for notice in each.notices)))
+            self.bars.show_prediction(found[0].attribution.prediction)
+            self.notices.tell(asked.notices(found))
             then()
 
         self._start(asked.explain, show, show_estimate, series.stop)
+
+    def _question(self) -> asked.Asked:
+        return self.question.asked(self.inputs.chosen())
 
     def _start(
         self,
@@ -191,7 +204,7 @@ class ExplainWidget(ControlsWidget):
     ) -> None:
         """Compute something with the chosen image and classifier in the background, then show it."""
         try:
-            question = self.question.asked(self.inputs.chosen())
+            question = self._question()
         except InputError as error:
             show_warning(str(error))
             return
@@ -225,17 +238,17 @@ class ExplainWidget(ControlsWidget):
         self._so_far = so_far([each.attribution for each in found])
         self._show_layer(series.layers[-1])
 
+    def _show_live(self, found: list[asked.Shown], final: bool) -> None:
+        self._show_series(self.live.series, found)
+        self.bars.show_prediction(found[0].attribution.prediction)
+        # Once a slice: too often for notifications.
+        self.notices.write(asked.notices(found))
+        self.progress_text.setText(": ".join(text for text in ("Live" if final else "Refining", self._so_far) if text))
+
     def _show_layer(self, layer: ImageLayer | None) -> None:
         if layer != self.heatmap.layer:
             self.heatmap.set_layer(layer)
         self._show_running(self.task.running)
-
-    def _show_notices(self, notices: tuple[str, ...]) -> None:
-        """Notifications are cut short and go away; the sentences stay as long as the answer that they belong to."""
-        self.notices.setText("\n\n".join(notices))
-        self.notices.setVisible(bool(notices))
-        for notice in notices:
-            show_warning(notice)
 
     def _show_loaded(self, classifier: Classifier) -> None:
         self.inputs.show_classifier(classifier)
@@ -251,7 +264,7 @@ class ExplainWidget(ControlsWidget):
 
     def _forget_prediction(self, error: Exception | None = None) -> None:
         self.bars.show_nothing()
-        self._show_notices(())
+        self.notices.write(())
         if isinstance(error, UntrustedError):
             self.inputs.trust.setFocus()
         if isinstance(error, XAIMedError):
@@ -270,7 +283,6 @@ class ExplainWidget(ControlsWidget):
             button.setEnabled(not running)
         self.cancel_button.setEnabled(running)
         self.progress.setVisible(running)
-        self.progress_text.setWordWrap(True)
         if running:
             self.progress.setValue(0)
         self.maximum_button.setEnabled(self.heatmap.layer is not None)

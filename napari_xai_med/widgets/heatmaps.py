@@ -15,11 +15,12 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.io.results import ResultFiles, save_results
 from napari_xai_med.job import Job
-from napari_xai_med.layers import METADATA_KEY, LayerTuple
-from napari_xai_med.layers_segments import best_to_layer, segments_to_layer
+from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
+from napari_xai_med.layers_segments import Drawn, best_to_layer, segments_to_layer
+from napari_xai_med.segmenting import PlacedSegments
 from napari_xai_med.segments.best import Best
 from napari_xai_med.widgets.asked import Shown
-from napari_xai_med.widgets.results import add_heatmap, heatmap_name, refill, update_heatmap
+from napari_xai_med.widgets.results import add_heatmap, refill, update_heatmap
 from napari_xai_med.widgets.task import Work
 
 _CONTOURS = DirectLabelColormap(color_dict={None: "white", 0: "transparent"}, name="white")
@@ -39,36 +40,51 @@ class Heatmaps:
         self.results: dict[ImageLayer, Shown] = {}
         self._segments: dict[ImageLayer, LabelsLayer] = {}
         self._best: dict[ImageLayer, LabelsLayer] = {}
+        self._alone: LabelsLayer | None = None
+        # Heatmaps whose segments the user took away.
+        self._unwanted: set[ImageLayer] = set()
 
     def put(
         self, layer: ImageLayer | None, shown: Shown, limits: tuple[float, float] | None = None, told: str = ""
     ) -> ImageLayer:
         """Show an attribution in a new layer, or in place of what a layer shows; `told` ends its name."""
         view, attribution = shown.asked.chosen.view, shown.attribution
-        new = layer is None
         if layer is None:
-            layer = add_heatmap(self.viewer, view, attribution, limits)
+            layer = add_heatmap(self.viewer, view, attribution, limits, told)
         else:
-            update_heatmap(layer, view, attribution, limits)
-        layer.name = heatmap_name(view, attribution) + told
+            update_heatmap(layer, view, attribution, limits, told)
         self.results[layer] = shown
-        if attribution.segments is not None:
+        if attribution.segments is None:
+            self._drop_segments(layer)
+        else:
             name = f"{layer.name}, segments"
-            described = segments_to_layer(view, attribution.segments, attribution.grid, name)
-            self._show_segments(layer, described, new=new)
+            self._show_segments(layer, segments_to_layer(view, attribution.segments, attribution.grid, name))
         return layer
 
-    def _show_segments(self, heatmap: ImageLayer, described: LayerTuple, *, new: bool) -> None:
+    def _show_segments(self, heatmap: ImageLayer, described: LayerTuple) -> None:
         data, options, _ = described
         own = {"record": heatmap.metadata[METADATA_KEY]["record"], "follows": True}
         options["metadata"][METADATA_KEY] |= own
         known = self._segments.get(heatmap)
         if known is not None:
             refill(known, data, options)
-            known.features = options["features"]
-        elif new:
-            known = self._segments[heatmap] = contours(described)
-            self.viewer.add_layer(known)
+        elif heatmap not in self._unwanted:
+            self._segments[heatmap] = contours(described)
+            self.viewer.add_layer(self._segments[heatmap])
+
+    def show_segments(self, view: LayerView, found: PlacedSegments, drawn: Drawn) -> None:
+        """Show segments without an explanation, in place of those shown before unless these are drawn in by now."""
+        known = self._alone
+        if known is not None and known in self.viewer.layers and known not in (drawn.labels, drawn.mask):
+            self.viewer.layers.remove(known)
+        name = f"{view.layer.name}: {len(found.segments.table) - 1} segments, {found.title}"
+        self._alone = contours(segments_to_layer(view, found.segments, found.grid, name))
+        self.viewer.add_layer(self._alone)
+
+    def _drop_segments(self, heatmap: ImageLayer) -> None:
+        segments = self._segments.pop(heatmap, None)
+        if segments is not None and segments in self.viewer.layers:
+            self.viewer.layers.remove(segments)
 
     def add_best(self, layer: ImageLayer, count: int, which: Best) -> None:
         """Show the best segments of a heatmap as a Labels layer, in place of the one shown before."""
@@ -76,7 +92,6 @@ class Heatmaps:
         known = self._best.get(layer)
         if known is not None:
             refill(known, data, options)
-            known.features = options["features"]
             return
         self._best[layer] = LabelsLayer(data, **options)
         self.viewer.add_layer(self._best[layer])
@@ -111,14 +126,15 @@ class Heatmaps:
 
     def removed(self, layer: Any) -> None:
         """Forget a layer that was removed from the viewer; the segments go with their heatmap."""
-        self.results.pop(layer, None)
-        segments = self._segments.pop(layer, None)
-        self._best.pop(layer, None)
+        self._unwanted |= {heatmap for heatmap, segments in self._segments.items() if segments == layer}
         for kept in (self._segments, self._best):
             for heatmap in [heatmap for heatmap, other in kept.items() if other == layer]:
                 del kept[heatmap]
-        if segments is not None and segments in self.viewer.layers:
-            self.viewer.layers.remove(segments)
+        if layer in self.results:
+            del self.results[layer]
+            self._best.pop(layer, None)
+            self._unwanted.discard(layer)
+            self._drop_segments(layer)
 
 
 class Series:
@@ -140,9 +156,14 @@ class Series:
     def show(self, found: list[Shown], *, final: bool) -> None:
         """Show estimates, or the results, in the same layers; an estimate's layer that the user removed stays away."""
         top = max(_top(each.attribution) for each in found)
+        goes_on = bool(self._estimates) and self._estimates[0].asked is found[0].asked
         # Limits that follow each estimate would make the colours flicker.
-        self._top = top if final else max(top, self._top)
+        self._top = max(top, self._top) if goes_on and not final else top
         self._estimates = [] if final else found
+        while len(self.layers) > len(found):
+            layer = self.layers.pop()
+            if layer in self._heatmaps.viewer.layers:
+                self._heatmaps.viewer.layers.remove(layer)
         for k, each in enumerate(found):
             layer = self.layers[k] if k < len(self.layers) else None
             if layer is not None and layer not in self._heatmaps.viewer.layers:
@@ -159,10 +180,6 @@ class Series:
         if attribution.segments is None or not self._top:
             return None
         return (-self._top if attribution.signed else 0.0, self._top)
-
-    def renew(self) -> None:
-        """Go on with another explanation in the same layers."""
-        self._top, self._estimates = 0.0, []
 
     def stop(self) -> str:
         """Say of estimates that they are unfinished, in their layers' names and records; a sentence for the user."""

@@ -26,9 +26,19 @@ class Loader:
         """Give the classifier's memory back."""
         self._loaded = None
 
+    @property
+    def key(self) -> tuple[str, bool, str]:
+        """What tells the chosen classifier from others: its source, whether it is trusted, and its device."""
+        return (self._inputs.classifier.source(), self._inputs.trust.isChecked(), self._inputs.device.currentData())
+
+    @property
+    def known(self) -> Classifier | None:
+        """The chosen classifier, if it is loaded."""
+        return self._loaded[1] if self._loaded is not None and self._loaded[0] == self.key else None
+
     def chosen(self) -> Callable[[Job], Classifier]:
         """What loads the classifier that is chosen now, or has it already; for another thread."""
-        key = (self._inputs.classifier.source(), self._inputs.trust.isChecked(), self._inputs.device.currentData())
+        key = self.key
 
         def load(job: Job) -> Classifier:
             model, trust, device = key

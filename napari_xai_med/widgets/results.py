@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any, cast
 
 import napari
@@ -25,7 +26,11 @@ def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
 
 
 def add_heatmap(
-    viewer: napari.Viewer, view: LayerView, attribution: Attribution, limits: tuple[float, float] | None = None
+    viewer: napari.Viewer,
+    view: LayerView,
+    attribution: Attribution,
+    limits: tuple[float, float] | None = None,
+    told: str = "",
 ) -> ImageLayer:
     """Add an attribution above the layer that it explains, exactly where that layer lies.
 
@@ -38,21 +43,20 @@ def add_heatmap(
         On the grid of `view.image()`.
     limits : (float, float), optional
         Contrast limits; the attribution's own by default.
+    told : str
+        What the layer's name ends in.
 
     Returns
     -------
     napari.layers.Image
         With the record in its metadata; the values are the attribution's own.
     """
-    data, options = _described(view, attribution)
-    signed = attribution.signed
-    colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
-    look = {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "best": None}
-    options["metadata"][METADATA_KEY]["look"] = look
+    data, options = _described(view, attribution, told)
+    look = options["metadata"][METADATA_KEY]["look"] = _first_look(attribution)
     layer = ImageLayer(
         data,
         contrast_limits=limits or attribution.display_limits,
-        colormap=thresholded(colormap, DEFAULT_THRESHOLD, signed=signed),
+        colormap=thresholded(look["colormap"], look["threshold"], signed=look["signed"]),
         opacity=0.6,
         # Over the image in 2D, and not hidden by the volume in 3D.
         blending="translucent_no_depth",
@@ -66,28 +70,48 @@ def add_heatmap(
     return layer
 
 
+def _first_look(attribution: Attribution) -> dict[str, Any]:
+    """How a heatmap looks before the user changes that."""
+    signed = attribution.signed
+    colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
+    return {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "best": None}
+
+
 def update_heatmap(
-    layer: ImageLayer, view: LayerView, attribution: Attribution, limits: tuple[float, float] | None = None
+    layer: ImageLayer,
+    view: LayerView,
+    attribution: Attribution,
+    limits: tuple[float, float] | None = None,
+    told: str = "",
 ) -> None:
     """Show another attribution of the same method in a heatmap layer, which keeps its look; see `add_heatmap`."""
-    data, options = _described(view, attribution)
-    look = layer.metadata[METADATA_KEY]["look"]
-    options["metadata"][METADATA_KEY]["look"] = look
+    data, options = _described(view, attribution, told)
+    own = options["metadata"][METADATA_KEY]
+    own["look"] = look = layer.metadata[METADATA_KEY]["look"]
+    if look["signed"] != attribution.signed:
+        own["look"] = look = _first_look(attribution)
+        layer.colormap = thresholded(look["colormap"], look["threshold"], signed=look["signed"])
+    if look["best"] is not None and "segments" in own:
+        data = own["segments"].shown(look["best"])
     refill(layer, data, options)
-    show_best(layer, look["best"])
     wanted = list(limits or attribution.display_limits)
     if list(layer.contrast_limits) != wanted:
         layer.contrast_limits = wanted
 
 
 def refill(layer: Any, data: NDArray[Any], options: dict[str, Any]) -> None:
-    """Give a layer other data, and the place, name and metadata that come with them."""
-    layer.data = data
-    for name in ("scale", "translate", "rotate", "shear"):
-        if not np.array_equal(getattr(layer, name), options[name]):
-            setattr(layer, name, options[name])
-    if not np.array_equal(layer.affine.affine_matrix, options["affine"]):
-        layer.affine = options["affine"]
+    """Give a layer other data, with the place, name, features and metadata that come with them, and draw it once."""
+    # napari offers no public way to change several things at once; drawing after each takes five times as long.
+    with getattr(layer, "_block_refresh", nullcontext)():
+        layer.data = data
+        for name in ("scale", "translate", "rotate", "shear"):
+            if not np.array_equal(getattr(layer, name), options[name]):
+                setattr(layer, name, options[name])
+        if not np.array_equal(layer.affine.affine_matrix, options["affine"]):
+            layer.affine = options["affine"]
+        if "features" in options:
+            layer.features = options["features"]
+    layer.refresh()
     layer.metadata = options["metadata"]
     if layer.name != options["name"]:
         layer.name = options["name"]
@@ -104,22 +128,18 @@ def show_best(layer: ImageLayer, count: int | None) -> None:
             layer.data = shown
 
 
-def heatmap_name(view: LayerView, attribution: Attribution) -> str:
-    """What a heatmap layer is called."""
-    zero = " (zero everywhere)" if attribution.is_zero else ""
-    return f"{view.layer.name}: {attribution.full_title}, {attribution.about}{zero}"
-
-
-def _described(view: LayerView, attribution: Attribution) -> tuple[NDArray[Any], dict[str, Any]]:
+def _described(view: LayerView, attribution: Attribution, told: str) -> tuple[NDArray[Any], dict[str, Any]]:
     """An attribution as data, place, name and metadata of a layer."""
     shown = attribution if view.turn is None else attribution.reoriented(view.turn)
     data, options = view.place(shown.values, shown.grid)
+    zero = " (zero everywhere)" if attribution.is_zero else ""
+    options["name"] = f"{view.layer.name}: {attribution.full_title}, {attribution.about}{zero}{told}"
     own = options["metadata"][METADATA_KEY]
     own["record"] = json.loads(attribution.record.to_json())
     if shown.segments is not None:
         labels, _ = view.place(cast("Any", shown.segments.labels), shown.grid)
         own["segments"] = LayerSegments(cast("Any", labels), shown.segments.table)
-    return data, options | {"name": heatmap_name(view, attribution)}
+    return data, options
 
 
 def bands_to_layer(heatmap: ImageLayer, edges: tuple[float, ...]) -> LayerTuple:

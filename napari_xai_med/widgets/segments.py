@@ -25,10 +25,13 @@ class SegmentsForm(QGroupBox):
     Attributes
     ----------
     changed : Signal
-        Other segments are meant, also because the user drew in a layer that is meant.
+        Other segments are meant.
+    drawn_in : Signal
+        The user drew in a layer that is meant.
     """
 
     changed = Signal()
+    drawn_in = Signal()
 
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__("Segments")
@@ -127,7 +130,7 @@ class SegmentsForm(QGroupBox):
     def _edited(self, event: Any) -> None:
         drawn = self.drawn()
         if event.source in (drawn.labels, drawn.mask):
-            self._tell()
+            self.drawn_in.emit()
 
     def _show_method(self, *_: Any) -> None:
         kind = segmenters().get(self.method.currentData()) if isinstance(self.method.currentData(), str) else None

@@ -44,6 +44,8 @@ class Task(QObject):
     parent : QObject, optional
     turn : Lock, optional
         Shared by tasks that must not work at the same time, such as with the same network.
+    quiet : bool
+        Whether `failed` alone tells of errors, and no notification.
 
     Attributes
     ----------
@@ -59,9 +61,9 @@ class Task(QObject):
     running_changed = Signal(bool)
     failed = Signal(object)
 
-    def __init__(self, parent: QObject | None = None, turn: Lock | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, turn: Lock | None = None, *, quiet: bool = False) -> None:
         super().__init__(parent)
-        self.turn = turn or Lock()
+        self.turn, self._quiet = turn or Lock(), quiet
         self._cancel, self._news = Event(), _News()
         self._done: Show = lambda _: None
         self._partial: Show = lambda _: None
@@ -90,8 +92,7 @@ class Task(QObject):
         partial : callable, optional
             Gets the newest of its results so far, likewise.
         stopped : callable, optional
-            Called where it ends without a result; the sentence that it gives is told to a user who cancelled the work,
-            or nothing if it is empty.
+            Called where it ends without a result; gives the sentence for a user who cancelled the work.
         """
         if self.running:
             return
@@ -131,11 +132,8 @@ class Task(QObject):
     def _fail(self, error: Exception) -> None:
         self._show_news()
         sentence = str(error) if self._stopped is None else self._stopped()
-        if isinstance(error, Cancelled):
-            if sentence:
-                show_info(sentence)
-        elif isinstance(error, XAIMedError):
-            show_error(str(error))
+        if isinstance(error, XAIMedError) and not self._quiet:
+            show_info(sentence) if isinstance(error, Cancelled) else show_error(str(error))
         self.failed.emit(error)
         if not isinstance(error, XAIMedError):
             # A defect of ours: napari shows it with its traceback.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from napari.utils.notifications import notification_manager
 from viewers import Open, finish, last_sentence
 
 from napari_xai_med import load_model
+from napari_xai_med.cli import main
 from napari_xai_med.explainers.base import explainers
 from napari_xai_med.explainers.segment_occlusion import SegmentOcclusion
 from napari_xai_med.explanation import explain_request
@@ -178,7 +180,7 @@ def test_best_segments_one_by_one_and_as_a_mask(asking: Any, qtbot: Any) -> None
         np.testing.assert_allclose(mask.data_to_world((0, 0, 0)), heatmap.data_to_world((0, 0, 0)))
 
 
-def test_drawn_segments_and_masks(asking: Any, qtbot: Any) -> None:
+def test_drawn_segments_and_masks(asking: Any, qtbot: Any, tmp_path: Path) -> None:
     viewer, widget = asking()
     form, source = widget.question.segments, viewer.layers["chest_ct_lesion"]
     viewer.layers.selection = {source}
@@ -197,6 +199,11 @@ def test_drawn_segments_and_masks(asking: Any, qtbot: Any) -> None:
     code = widget.python()
     assert f".labels(viewer.layers[{drawn.name!r}])" in code
     compile(code, "copied", "exec")
+    widget.save(str(tmp_path))
+    finish(qtbot, widget)
+    names = {path.name.rsplit("_", 1)[-1] for path in tmp_path.iterdir()}
+    assert {"segments.nii.gz", "segments.csv", "labels.nii.gz"} <= names
+    assert main(["explain", "--record", str(next(tmp_path.glob("*.json"))), "--out", str(tmp_path)]) == 0
     form.background.setChecked(True)
     heatmap, segments = explained(qtbot, widget)
     assert len(segments.features) == 4
@@ -302,7 +309,7 @@ def test_estimates_refine_one_layer_and_the_result_takes_their_place(asking: Any
     assert coverage[0] < np.count_nonzero(heatmap.data)
     limits = [limit for *_, limit, _ in seen]
     assert limits == sorted(limits)
-    assert any(text.startswith("Asking about masked images: ") and text.endswith("evaluations") for text in texts)
+    assert any(text.endswith(" evaluations") and not text.startswith("Done") for text in texts)
     assert heatmap.name == "chest_ct_lesion: Occlusion by segment, normal"
     assert again(widget, heatmap)
 

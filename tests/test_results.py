@@ -1,0 +1,140 @@
+"""Files of explanations by segments, and what they were made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_xai_med import load_model, read_image
+from napari_xai_med.cli import main
+from napari_xai_med.explanation import explain_request
+from napari_xai_med.grid import Grid
+from napari_xai_med.image import Image
+from napari_xai_med.io.results import save_results
+from napari_xai_med.job import Job
+from napari_xai_med.record import Record
+from napari_xai_med.request import ExplainRequest
+from napari_xai_med.samples import sample_files
+from napari_xai_med.segmenting import Regions, segments_request
+from napari_xai_med.segments.best import Best, best_segments, only, painted
+from napari_xai_med.segments.choice import DRAWN, GIVEN, SegmentChoice
+
+CASES = {"volume": ("chest_ct_lesion", "chest_ct_3d"), "slice": ("chest_ct_lesion", "chest_ct_2d")}
+CASES |= {"picture": ("slice_nodule", "chest_ct_2d")}
+FEW = SegmentChoice("slic", {"number": 6})
+
+
+def asked(case: str, segments: SegmentChoice) -> tuple[Image, Any, ExplainRequest]:
+    sample, model = CASES[case]
+    request = ExplainRequest("segment_occlusion", slice=24 if case == "slice" else None, segments=segments)
+    return read_image(sample_files(sample)[0]), load_model(model), request
+
+
+def drawn_on(image: Image) -> tuple[Image, Image]:
+    """Labels on another grid than the image's, finer and moved by a part of a voxel, and a mask on its own."""
+    shape = tuple(2 * n for n in image.grid.shape)
+    finer = np.diag([0.5] * image.ndim + [1.0])
+    finer[:-1, -1] = 0.3
+    blocks = [np.arange(n) * 3 // n for n in shape]
+    labels = sum(np.ix_(*blocks)) % 4
+    grid = Grid(shape, (image.grid.affine @ finer).astype(np.float32))
+    mask = np.zeros(image.grid.shape)
+    mask[tuple(slice(n // 4, None) for n in mask.shape)] = 1
+    affine = image.grid.affine.astype(np.float32)
+    return Image(labels[None].astype(np.float32), grid, "labels"), Image(mask[None], Grid(mask.shape, affine), "mask")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_segments_and_their_table_are_written(case: str, tmp_path: Path) -> None:
+    image, classifier, request = asked(case, FEW)
+    found = explain_request(image, classifier, request, Job())
+    files = save_results(image, found, tmp_path)
+    assert set(files.written) == set(tmp_path.iterdir())
+    assert files.segments is not None
+    assert files.table is not None
+    assert found.segments is not None
+    saved, heatmap = nibabel.load(files.segments), nibabel.load(files.heatmap)
+    np.testing.assert_array_equal(saved.affine, heatmap.affine)
+    labels = np.asarray(saved.dataobj)
+    np.testing.assert_array_equal(labels.reshape(found.segments.labels.shape), found.segments.labels)
+    table = pd.read_csv(files.table)
+    pd.testing.assert_frame_equal(table, found.segments.table, check_dtype=False)
+    # The heatmap is the table, painted.
+    np.testing.assert_array_equal(painted(labels, table), np.asarray(heatmap.dataobj))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("what", ["labels", "background", "mask", "both"])
+def test_what_was_drawn_in_memory_is_written_and_gives_the_map_again(
+    case: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = GIVEN if what in ("mask", "both") else ""
+    choice = SegmentChoice(**FEW.to_dict() | {"mask": mask})
+    if what != "mask":
+        choice = SegmentChoice(DRAWN, labels=GIVEN, background=what == "background", mask=mask)
+    image, classifier, request = asked(case, choice)
+    labels, inside = drawn_on(image)
+    regions = Regions(labels if choice.labels else None, inside if mask else None)
+    found = explain_request(image, classifier, request, Job(), regions)
+    monkeypatch.chdir(tmp_path)
+    files = save_results(image, found, "out", regions=regions)
+    assert (files.labels is None, files.mask is None) == (what == "mask", not mask)
+    told = Record.read(files.record).request["segments"]
+    assert all(Path(told[key]).is_absolute() for key in ("labels", "mask") if told[key])
+    # From another folder.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["explain", "--record", str(tmp_path / files.record)]) == 0
+    assert "The map equals the recorded one bit for bit." in capsys.readouterr().out
+
+
+def test_python_code_says_which_segments() -> None:
+    def code(choice: SegmentChoice) -> str:
+        request = ExplainRequest("segment_occlusion", segments=choice)
+        return request.as_python("image", "chest_ct_2d", labels="drawn()", mask="inside()")
+
+    assert "segments={'method': 'slic', 'number': 50}, mask='body')" in code(
+        SegmentChoice("slic", {"number": 50}, mask="body")
+    )
+    assert "segments='organs.nii.gz')" in code(SegmentChoice(DRAWN, labels="organs.nii.gz"))
+    assert "segments=drawn(), mask=inside())" in code(SegmentChoice(DRAWN, labels=GIVEN, mask=GIVEN))
+    with_background = SegmentChoice(DRAWN, labels="a.nii", background=True)
+    assert "segments={'labels': 'a.nii', 'background': True})" in code(with_background)
+    # What scripts say in return.
+    for choice in (SegmentChoice("grid", {"number": 5}), with_background, SegmentChoice(DRAWN, labels="a.nii")):
+        (told,) = choice.as_python()
+        assert SegmentChoice.of(eval(told.removeprefix("segments="))) == choice
+    assert "segments" not in ExplainRequest().as_python("image", "chest_ct_2d")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_segments_alone_are_those_of_the_explanation(case: str) -> None:
+    image, classifier, request = asked(case, FEW)
+    alone = segments_request(image, classifier, request, Job())
+    found = explain_request(image, classifier, request, Job())
+    assert found.segments is not None
+    np.testing.assert_array_equal(alone.segments.labels, found.segments.labels)
+    np.testing.assert_array_equal(alone.grid.affine, found.grid.affine)
+    columns = list(alone.segments.table)
+    pd.testing.assert_frame_equal(alone.segments.table, found.segments.table[columns])
+    assert "contribution" not in columns
+    assert alone.title == "SLIC"
+
+
+def test_best_segments() -> None:
+    contributions = np.array([0.5, -2.0, 1.0, 0.0, -0.1])
+    for which, expected in {
+        Best.LARGEST: [2, 3, 1, 5, 4],
+        Best.SUPPORTING: [3, 1],
+        Best.AGAINST: [2, 5],
+    }.items():
+        for count in range(1, 6):
+            assert best_segments(contributions, count, which).tolist() == expected[:count]
+    labels = np.arange(6, dtype=np.int32).reshape(2, 3)
+    np.testing.assert_array_equal(only(labels, np.array([3, 5])), [[0, 0, 0], [3, 0, 5]])
+    assert not only(labels, np.array([], int)).any()
