@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_xai_med.attribution import DISCLAIMER
-from napari_xai_med.commands import explain, inside, pack, slices
+from napari_xai_med.commands import channels, explain, inside, pack, slices
 from napari_xai_med.commands.common import add_common, asked, progress, show_prediction
 from napari_xai_med.errors import Cancelled, InputError, ModelError, UntrustedError, XAIMedError
 
@@ -67,6 +67,7 @@ def _parser(kinds: argparse.Namespace) -> argparse.ArgumentParser:
     layers.set_defaults(run=_layers)
     explain.add_command(commands, kinds.method or explain.METHOD, kinds.segments)
     slices.add_command(commands, kinds)
+    channels.add_command(commands)
     inside.add_commands(commands)
     trust = commands.add_parser("trust", help="list the bundles that may run their author's code; add or revoke one")
     trust.add_argument("--add", type=Path, metavar="M", help="trust this bundle, as it is now, for good")

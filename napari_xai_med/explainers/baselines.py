@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from scipy.ndimage import gaussian_filter
@@ -74,8 +75,10 @@ def simple_baselines(question: Question, names: Sequence[str], width: float) -> 
 
 
 @dataclass(frozen=True)
-class WithBaseline(Explainer):
-    """A method that compares with one image."""
+class OneBaseline:
+    """Options of what compares with one image."""
+
+    title: ClassVar[str]
 
     baseline: str = option(
         "zero",
@@ -109,6 +112,11 @@ class WithBaseline(Explainer):
         if question.others is None or len(question.others) != 1:
             raise InputError(f"{self.title} compares with one image; choose a baseline_image, or another baseline.")
         return _for_all(question, question.others)
+
+
+@dataclass(frozen=True)
+class WithBaseline(OneBaseline, Explainer):
+    """A method that compares with one image."""
 
 
 @dataclass(frozen=True)

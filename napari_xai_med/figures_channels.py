@@ -1,0 +1,82 @@
+"""A figure of what each channel of an image contributes to each class."""
+
+from __future__ import annotations
+
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.channel_values import ChannelContributions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUPPORTS, AGAINST = "#2ca02c", "#d62728"
+_COLUMNS = 3
+_LETTERS = 28
+
+
+def channel_bars(
+    found: ChannelContributions, figure: Figure | None = None, *, paper: str = "white", ink: str = "black"
+) -> Figure:
+    """A bar for each channel and class: green supports the class, red speaks against it.
+
+    Parameters
+    ----------
+    found : ChannelContributions
+    figure : Figure, optional
+        To draw on, such as that of a canvas; a new one by default.
+    paper, ink : str
+        Colours behind the bars and of all letters.
+    """
+    count = len(found.classes)
+    columns = min(count, _COLUMNS)
+    rows = -(-count // columns)
+    if figure is None:
+        height = rows * (1.3 + 0.34 * len(found.channels)) + 1.3
+        figure = Figure(figsize=(2 + 3.6 * columns, height))
+    figure.clear()
+    figure.set_layout_engine("constrained")
+    figure.set_facecolor(paper)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    top = 1.35 * float(np.abs(found.values).max()) or 1.0
+    for k, ax in enumerate(axes.ravel()):
+        if k >= count:
+            ax.set_axis_off()
+            continue
+        _draw(ax, found, k, ink)
+        ax.set_facecolor(paper)
+        ax.set_xlim(-top, top)
+    figure.suptitle(f"Contributions of channels\nwithout them: {found.baseline}", fontsize=10, color=ink)
+    figure.supxlabel(f"green supports, red speaks against\n{DISCLAIMER}", fontsize=8, color="firebrick")
+    return figure
+
+
+def _draw(ax: Axes, found: ChannelContributions, k: int, ink: str) -> None:
+    values = found.values[k]
+    places = np.arange(len(values))
+    ax.barh(places, values, color=[SUPPORTS if value >= 0 else AGAINST for value in values])
+    for place, value in zip(places, values, strict=True):
+        ax.annotate(
+            f"{value:+.3g}",
+            (value, place),
+            (3 if value >= 0 else -3, 0),
+            textcoords="offset points",
+            ha="left" if value >= 0 else "right",
+            va="center",
+            fontsize=8,
+            color=ink,
+        )
+    ax.set_yticks(places, [shorten(name, _LETTERS, placeholder="…") for name in found.channels], fontsize=8)
+    # The first channel stands at the top; the axes are shared, so that only one of them is turned.
+    if not ax.yaxis_inverted():
+        ax.invert_yaxis()
+    ax.axvline(0, color=ink, linewidth=0.8)
+    ax.tick_params(colors=ink, labelsize=8)
+    for side in ax.spines.values():
+        side.set_color(ink)
+    ends = f"{found.of_baseline[k]:.3g} → {found.of_image[k]:.3g}"
+    ax.set_title(f"{shorten(found.classes[k], _LETTERS, placeholder='…')}\n{ends}", fontsize=9, color=ink)
