@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,17 +50,19 @@ def channel_bars(
         ax.set_facecolor(paper)
         ax.set_xlim(-top, top)
     figure.suptitle(f"Contributions of channels\nwithout them: {found.baseline}", fontsize=10, color=ink)
-    figure.supxlabel(f"green supports, red speaks against\n{DISCLAIMER}", fontsize=8, color="firebrick")
+    quantity = found.record.request["quantity"].replace("_", "-")
+    figure.supxlabel(f"{quantity}: green supports, red speaks against\n{DISCLAIMER}", fontsize=8, color="firebrick")
     return figure
 
 
 def _draw(ax: Axes, found: ChannelContributions, k: int, ink: str) -> None:
     values = found.values[k]
-    places = np.arange(len(values))
+    places, largest = np.arange(len(values)), np.abs(found.values).max()
     ax.barh(places, values, color=[SUPPORTS if value >= 0 else AGAINST for value in values])
     for place, value in zip(places, values, strict=True):
         ax.annotate(
-            f"{value:+.3g}",
+            # Without what only rounding leaves.
+            f"{value if abs(value) > 1e-6 * largest else 0:+.3g}",
             (value, place),
             (3 if value >= 0 else -3, 0),
             textcoords="offset points",
@@ -70,7 +71,7 @@ def _draw(ax: Axes, found: ChannelContributions, k: int, ink: str) -> None:
             fontsize=8,
             color=ink,
         )
-    ax.set_yticks(places, [shorten(name, _LETTERS, placeholder="…") for name in found.channels], fontsize=8)
+    ax.set_yticks(places, [_short(name) for name in found.channels], fontsize=8)
     # The first channel stands at the top; the axes are shared, so that only one of them is turned.
     if not ax.yaxis_inverted():
         ax.invert_yaxis()
@@ -79,4 +80,10 @@ def _draw(ax: Axes, found: ChannelContributions, k: int, ink: str) -> None:
     for side in ax.spines.values():
         side.set_color(ink)
     ends = f"{found.of_baseline[k]:.3g} → {found.of_image[k]:.3g}"
-    ax.set_title(f"{shorten(found.classes[k], _LETTERS, placeholder='…')}\n{ends}", fontsize=9, color=ink)
+    ax.set_title(f"{_short(found.classes[k])}\n{ends}", fontsize=9, color=ink)
+
+
+def _short(name: str) -> str:
+    """Cut in the middle: names of files often begin alike."""
+    half = _LETTERS // 2
+    return name if len(name) <= _LETTERS else f"{name[: half - 1]}…{name[-half:]}"
