@@ -141,6 +141,7 @@ def contributions(
     targets: Sequence[str | int | None] | None,
     job: Job,
     names: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> ChannelContributions:
     """Exact Shapley values [1]_ of an image's channels; see `napari_xai_med.channel_contributions`.
 
@@ -155,6 +156,8 @@ def contributions(
     job : Job
     names : sequence of str
         Of the network's channels; those of the files, or else of the classifier's metadata, by default.
+    files : sequence of str
+        What the files or layers are called that the image was made of, if not as it says itself.
 
     Raises
     ------
@@ -174,7 +177,8 @@ def contributions(
         raise InputError("Nothing is to be explained; name a class, or leave the classes out for all of them.")
     requests = [replace(request, target=target) for target in targets]
     with torch.no_grad():
-        found, notices = where_it_can(known, lambda chosen: _contributions(image, chosen, how, requests, names, job))
+        named = (names, files or [image.name, *(Path(other).name.split(".")[0] for other in image.others)])
+        found, notices = where_it_can(known, lambda chosen: _contributions(image, chosen, how, requests, named, job))
     return replace(found, notices=(*found.notices, *notices))
 
 
@@ -183,7 +187,7 @@ def _contributions(
     classifier: Classifier,
     how: ChannelValues,
     requests: list[ExplainRequest],
-    names: Sequence[str],
+    names: tuple[Sequence[str], Sequence[str]],
     job: Job,
 ) -> ChannelContributions:
     start, request = perf_counter(), requests[0]
@@ -191,7 +195,7 @@ def _contributions(
     job.step(0.0, "Preprocessing")
     section = Section.choose(image, classifier, request)
     network_input = classifier.prepare(section.image)
-    channels = _names(image, classifier, network_input, names)
+    channels = _names(classifier, network_input, *names)
     others = [read_image(path) for path in how.images]
     question = Question(
         classifier,
@@ -249,7 +253,9 @@ def _game(question: Question, how: ChannelValues, targets: list[AnyTarget], ask:
     )
 
 
-def _names(image: Image, classifier: Classifier, network_input: NetworkInput, names: Sequence[str]) -> tuple[str, ...]:
+def _names(
+    classifier: Classifier, network_input: NetworkInput, names: Sequence[str], files: Sequence[str]
+) -> tuple[str, ...]:
     """A name for each channel of the network's input, no two alike."""
     count = network_input.tensor.shape[1]
     if count < 2:
@@ -264,7 +270,6 @@ def _names(image: Image, classifier: Classifier, network_input: NetworkInput, na
         )
     if names and len(names) != count:
         raise InputError(f"{len(names)} names are given for {count} channels; give one for each.")
-    files = [image.name, *(Path(other).name.split(".")[0] for other in image.others)]
     told = classifier.facts.get("network_data_format", {}).get("inputs", {}).get("image", {}).get("channel_def", {})
     numbers = [f"channel {k}" for k in range(1, count + 1)]
     found = next(

@@ -19,7 +19,12 @@ _LETTERS = 28
 
 
 def channel_bars(
-    found: ChannelContributions, figure: Figure | None = None, *, paper: str = "white", ink: str = "black"
+    found: ChannelContributions,
+    figure: Figure | None = None,
+    *,
+    columns: int = _COLUMNS,
+    paper: str = "white",
+    ink: str = "black",
 ) -> Figure:
     """A bar for each channel and class: green supports the class, red speaks against it.
 
@@ -28,15 +33,15 @@ def channel_bars(
     found : ChannelContributions
     figure : Figure, optional
         To draw on, such as that of a canvas; a new one by default.
+    columns : int
+        Classes side by side at most.
     paper, ink : str
         Colours behind the bars and of all letters.
     """
     count = len(found.classes)
-    columns = min(count, _COLUMNS)
+    columns = min(count, columns)
     rows = -(-count // columns)
-    if figure is None:
-        height = rows * (1.3 + 0.34 * len(found.channels)) + 1.3
-        figure = Figure(figsize=(2 + 3.6 * columns, height))
+    figure = figure or Figure(figsize=(2 + 3.6 * columns, bars_height(found, columns)))
     figure.clear()
     figure.set_layout_engine("constrained")
     figure.set_facecolor(paper)
@@ -53,6 +58,11 @@ def channel_bars(
     quantity = found.record.request["quantity"].replace("_", "-")
     figure.supxlabel(f"{quantity}: green supports, red speaks against\n{DISCLAIMER}", fontsize=8, color="firebrick")
     return figure
+
+
+def bars_height(found: ChannelContributions, columns: int) -> float:
+    """Inches that the bars need from top to bottom."""
+    return -(-len(found.classes) // columns) * (0.9 + 0.32 * len(found.channels)) + 1.4
 
 
 def _draw(ax: Axes, found: ChannelContributions, k: int, ink: str) -> None:
