@@ -225,8 +225,12 @@ def _contributions(
         "evaluations": game.evaluations,
         "compared_with": [{"source": other.source, "sha256": other.sha256} for other in others],
     }
-    # The last bits depend on the size of the batches.
-    spelled = replace(request, target=None, options=values_of(replace(how, batch_size=game.batch_size)))
+    # The last bits depend on the size of the batches. A widget tells the slice on screen in any case.
+    options, index = (
+        values_of(replace(how, batch_size=game.batch_size)),
+        None if section.axis is None else request.slice,
+    )
+    spelled = replace(request, target=None, options=options, slice=index)
     seconds = perf_counter() - start
     record = record_of(image, classifier, spelled, method, prediction, estimate.values, seconds)
     job.step(1.0, "Done")

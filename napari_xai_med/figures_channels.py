@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SUPPORTS, AGAINST = "#2ca02c", "#d62728"
 _COLUMNS = 3
 _LETTERS = 28
+_ROOM = (0.05, 0.4)
+_ROUNDING = 1e-6
 
 
 def channel_bars(
@@ -46,17 +48,22 @@ def channel_bars(
     figure.set_layout_engine("constrained")
     figure.set_facecolor(paper)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    top = 1.35 * float(np.abs(found.values).max()) or 1.0
+    low, high = min(found.values.min(), 0), max(found.values.max(), 0)
+    span = float(high - low) or 1.0
+    # Room for the numbers where there are bars.
+    limits = low - _ROOM[int(low < 0)] * span, high + _ROOM[int(high > 0)] * span
     for k, ax in enumerate(axes.ravel()):
         if k >= count:
             ax.set_axis_off()
             continue
         _draw(ax, found, k, ink)
         ax.set_facecolor(paper)
-        ax.set_xlim(-top, top)
+        ax.set_xlim(*limits)
     figure.suptitle(f"Contributions of channels\nwithout them: {found.baseline}", fontsize=10, color=ink)
     quantity = found.record.request["quantity"].replace("_", "-")
-    figure.supxlabel(f"{quantity}: green supports, red speaks against\n{DISCLAIMER}", fontsize=8, color="firebrick")
+    told = f"{quantity}: green supports, red speaks against\n{DISCLAIMER}"
+    # Firebrick can hardly be read on a dark paper.
+    figure.supxlabel(told, fontsize=8, color="firebrick" if ink == "black" else ink)
     return figure
 
 
@@ -67,12 +74,13 @@ def bars_height(found: ChannelContributions, columns: int) -> float:
 
 def _draw(ax: Axes, found: ChannelContributions, k: int, ink: str) -> None:
     values = found.values[k]
-    places, largest = np.arange(len(values)), np.abs(found.values).max()
+    # Without what only rounding leaves.
+    values = np.where(np.abs(values) > _ROUNDING * np.abs(found.values).max(), values, 0)
+    places = np.arange(len(values))
     ax.barh(places, values, color=[SUPPORTS if value >= 0 else AGAINST for value in values])
     for place, value in zip(places, values, strict=True):
         ax.annotate(
-            # Without what only rounding leaves.
-            f"{value if abs(value) > 1e-6 * largest else 0:+.3g}",
+            f"{value:+.3g}" if value else "0",
             (value, place),
             (3 if value >= 0 else -3, 0),
             textcoords="offset points",

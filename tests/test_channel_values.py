@@ -203,9 +203,9 @@ def test_bars_have_the_right_length_and_colour(tmp_path: Path) -> None:
     figure = channel_bars(found)
     assert DISCLAIMER in figure.get_supxlabel()
     for ax, values in zip(figure.axes, found.values, strict=True):
-        assert [bar.get_width() for bar in ax.patches] == pytest.approx(values.tolist())
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(values.tolist(), abs=1e-5)
         for bar, value in zip(ax.patches, values, strict=True):
-            expected = Picture.new("RGB", (1, 1), SUPPORTS if value >= 0 else AGAINST).getpixel((0, 0))
+            expected = Picture.new("RGB", (1, 1), SUPPORTS if value > -1e-9 else AGAINST).getpixel((0, 0))
             assert [round(255 * c) for c in bar.get_facecolor()[:3]] == list(expected)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can't be written"):

@@ -168,11 +168,14 @@ class ChannelValuesWidget(AskingWidget):
         """Offer classes; a choice stays where the names are the same."""
         if [self.against.itemText(k) for k in range(1, self.against.count())] == list(names) and self.target.count():
             return
-        first = {self.target: {ALL_CLASSES: _ALL, MOST_PROBABLE: None}, self.against: {"no other class": None}}
-        for box, others in first.items():
+        for box in (self.target, self.against):
             box.clear()
-            for text, data in (*others.items(), *((name, index) for index, name in enumerate(names))):
-                box.addItem(text, data)
+        self.target.addItem(ALL_CLASSES, _ALL)
+        self.target.addItem(MOST_PROBABLE, None)
+        self.against.addItem("no other class", None)
+        for index, name in enumerate(names):
+            self.target.addItem(name, index)
+            self.against.addItem(name, index)
 
     def _classifier_changed(self) -> None:
         self.loader.forget()
