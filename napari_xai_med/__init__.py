@@ -12,9 +12,12 @@ __all__ = [
     "Image",
     "Prediction",
     "XAIMedError",
+    "channel_contributions",
+    "choose_slices",
     "classifier_from_module",
     "explain",
     "explain_all",
+    "explain_slices",
     "feature_maps",
     "load_model",
     "maximise",
@@ -24,6 +27,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from napari_xai_med.api import explain, explain_all, feature_maps, maximise, predict
+    from napari_xai_med.api_channels import channel_contributions
+    from napari_xai_med.api_slices import choose_slices, explain_slices
     from napari_xai_med.attribution import Attribution
     from napari_xai_med.errors import XAIMedError
     from napari_xai_med.image import Image
@@ -38,9 +43,12 @@ _HOMES = {
     "Image": "image",
     "Prediction": "models.classifier",
     "XAIMedError": "errors",
+    "channel_contributions": "api_channels",
+    "choose_slices": "api_slices",
     "classifier_from_module": "models.module",
     "explain": "api",
     "explain_all": "api",
+    "explain_slices": "api_slices",
     "feature_maps": "api",
     "load_model": "models",
     "maximise": "api",

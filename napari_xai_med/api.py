@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from napari_xai_med.activation_maximisation import Drawing, draw
+from napari_xai_med.api_inputs import (
+    AnyClassifier,
+    AnyImage,
+    AnyPreprocessing,
+    classifier_of,
+    entries_of,
+    image_of,
+)
 from napari_xai_med.attribution import Attribution
-from napari_xai_med.channels import stack_channels
 from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import preset_options
 from napari_xai_med.explanation import explain_request, explain_requests
 from napari_xai_med.image import Image
 from napari_xai_med.inside import maps_of_layer
-from napari_xai_med.io import read_image
 from napari_xai_med.job import CancelToken, Job, Progress
 from napari_xai_med.maximisation import Maximisation
-from napari_xai_med.models import load_model
-from napari_xai_med.models.classifier import Classifier, Prediction
+from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.models.devices import AUTO
-from napari_xai_med.models.module import classifier_from_module
 from napari_xai_med.options import with_options
 from napari_xai_med.pipeline import predict_request
-from napari_xai_med.preprocessing.base import Step
-from napari_xai_med.preprocessing.presets import preset as steps_of
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.segmenting import AnyLabels, AnySegments, choice_of
-
-OneImage = Image | str | Path | NDArray[np.generic]
-AnyImage = OneImage | Sequence[OneImage]
-AnyPreprocessing = str | Sequence[Step | Mapping[str, Any]]
-AnyClassifier = Classifier | nn.Module | str | Path
 
 
 def predict(
@@ -86,9 +80,9 @@ def predict(
     Cancelled
         If `cancel` was set.
     """
-    chosen = _image(image)
-    known = _classifier(classifier, chosen, device)
-    request = ExplainRequest(plane=plane, slice=slice, preprocessing=_entries(preprocessing, known))
+    chosen = image_of(image)
+    known = classifier_of(classifier, chosen, device)
+    request = ExplainRequest(plane=plane, slice=slice, preprocessing=entries_of(preprocessing, known))
     return predict_request(chosen, known, request, Job(progress, cancel))
 
 
@@ -160,8 +154,8 @@ def explain(
     InputError, ModelError, Cancelled
         As for `predict`; also for an unknown method, option or class.
     """
-    chosen = _image(image)
-    known = _classifier(classifier, chosen, device)
+    chosen = image_of(image)
+    known = classifier_of(classifier, chosen, device)
     choice, regions = choice_of(segments, mask, chosen)
     request = ExplainRequest(
         method,
@@ -174,7 +168,7 @@ def explain(
         precision,
         plane,
         slice,
-        _entries(preprocessing, known),
+        entries_of(preprocessing, known),
         choice,
     )
     job = Job(progress, cancel, partial=partial)
@@ -225,8 +219,8 @@ def explain_all(
     InputError, ModelError, Cancelled
         As for `explain`.
     """
-    chosen = _image(image)
-    known = _classifier(classifier, chosen, device)
+    chosen = image_of(image)
+    known = classifier_of(classifier, chosen, device)
     choice, regions = choice_of(segments, mask, chosen)
     request = ExplainRequest(
         method,
@@ -239,7 +233,7 @@ def explain_all(
         precision,
         plane,
         slice,
-        _entries(preprocessing, known),
+        entries_of(preprocessing, known),
         choice,
     )
     job = Job(progress, cancel, partial=partial)
@@ -277,9 +271,9 @@ def feature_maps(
     InputError, ModelError, Cancelled
         As for `predict`; also if there is no such layer.
     """
-    chosen = _image(image)
-    known = _classifier(classifier, chosen, device)
-    request = ExplainRequest(plane=plane, slice=slice, preprocessing=_entries(preprocessing, known))
+    chosen = image_of(image)
+    known = classifier_of(classifier, chosen, device)
+    request = ExplainRequest(plane=plane, slice=slice, preprocessing=entries_of(preprocessing, known))
     return maps_of_layer(chosen, known, layer, request, Job(progress, cancel))
 
 
@@ -325,39 +319,11 @@ def maximise(
     InputError, ModelError, Cancelled
         As for `predict`; also for an unknown option or class, or if nothing tells the input's shape.
     """
-    chosen = None if image is None else _image(image)
+    chosen = None if image is None else image_of(image)
     size = shape or (() if chosen is None else chosen.data.shape)
     if isinstance(classifier, nn.Module) and not size:
         raise InputError("A bare network does not say how large its input is; give a shape, or an image.")
-    known = _classifier(classifier, chosen, device, size)
-    request = ExplainRequest(plane=plane, slice=slice, preprocessing=_entries(preprocessing, known))
+    known = classifier_of(classifier, chosen, device, size)
+    request = ExplainRequest(plane=plane, slice=slice, preprocessing=entries_of(preprocessing, known))
     made = with_options(Maximisation, "A drawing", options)
     return draw(known, target, made, Job(progress, cancel), shape=shape, image=chosen, request=request)
-
-
-def _entries(preprocessing: AnyPreprocessing | None, classifier: Classifier) -> tuple[Mapping[str, Any], ...] | None:
-    if preprocessing is None:
-        return None
-    if isinstance(preprocessing, str):
-        preprocessing = steps_of(preprocessing, classifier.spatial_dims)
-    return tuple(entry if isinstance(entry, Mapping) else entry.config() for entry in preprocessing)
-
-
-def _image(image: AnyImage) -> Image:
-    if isinstance(image, Image):
-        return image
-    if isinstance(image, Sequence) and not isinstance(image, str):
-        return stack_channels([_image(one) for one in image])
-    return Image.from_array(image) if isinstance(image, np.ndarray) else read_image(image)
-
-
-def _classifier(
-    classifier: AnyClassifier, image: Image | None, device: str, input_shape: tuple[int, ...] = ()
-) -> Classifier:
-    if isinstance(classifier, Classifier):
-        return classifier
-    if isinstance(classifier, nn.Module):
-        return classifier_from_module(
-            classifier, input_shape=input_shape or (() if image is None else image.data.shape)
-        )
-    return load_model(classifier, device=device)

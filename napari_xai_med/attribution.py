@@ -134,7 +134,7 @@ def zero_sentence(title: str, about: str) -> str:
     )
 
 
-def values_sha256(values: NDArray[np.float32]) -> str:
+def values_sha256(values: NDArray[np.floating]) -> str:
     """Hash of a map's values and shape."""
     digest = hashlib.sha256(np.ascontiguousarray(values).tobytes())
     digest.update(repr(values.shape).encode())

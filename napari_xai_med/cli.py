@@ -1,4 +1,4 @@
-"""The command line: napari-xai-med demo, predict, explain, layers, features, maximise.
+"""The command line: napari-xai-med demo, predict, explain, slices, channels, layers, features, maximise and others.
 
 Exit codes: 0 done, 1 a record was computed again and differs, 2 the command, the image or an option is
 wrong, 3 the classifier can't be used, 4 a file was refused as untrusted, 130 stopped by the user.
@@ -11,15 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napari_xai_med.attribution import DISCLAIMER
-from napari_xai_med.commands import explain, inside, pack
+from napari_xai_med.commands import channels, explain, inside, pack, slices
 from napari_xai_med.commands.common import add_common, asked, progress, show_prediction
 from napari_xai_med.errors import Cancelled, InputError, ModelError, UntrustedError, XAIMedError
-
-if TYPE_CHECKING:
-    pass
 
 _DEMO_IMAGE, _DEMO_MODEL = "chest_ct_lesion", "chest_ct_3d"
 
@@ -28,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        options = _parser(*_kinds_in(words)).parse_args(words)
+        options = _parser(_kinds_in(words)).parse_args(words)
         code: int = options.run(options)
     except XAIMedError as error:
         print(f"napari-xai-med: {error}", file=sys.stderr)
@@ -44,16 +40,17 @@ def _exit_code(error: XAIMedError) -> int:
     return next((code for kind, code in codes if isinstance(error, kind)), 2)
 
 
-def _kinds_in(words: list[str]) -> tuple[str, str]:
-    """The method and the segmenter that the command names, which decide what options there are."""
+def _kinds_in(words: list[str]) -> argparse.Namespace:
+    """The methods, the segmenter and the rule that the command names, which decide what options there are."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--method", default="gradcam")
+    first.add_argument("--method", default="")
     first.add_argument("--segments", default=explain.SEGMENTER)
-    found = first.parse_known_args(words)[0]
-    return str(found.method), str(found.segments)
+    first.add_argument("--volume-method", default=explain.METHOD)
+    first.add_argument("--rule", default=slices.RULE)
+    return first.parse_known_args(words)[0]
 
 
-def _parser(method: str, segmenter: str) -> argparse.ArgumentParser:
+def _parser(kinds: argparse.Namespace) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="napari-xai-med", description=f"Explain what a trained network says about a medical image. {DISCLAIMER}"
     )
@@ -68,7 +65,9 @@ def _parser(method: str, segmenter: str) -> argparse.ArgumentParser:
     layers = commands.add_parser("layers", help="list the layers that an explanation can use for this image")
     add_common(layers)
     layers.set_defaults(run=_layers)
-    explain.add_command(commands, method, segmenter)
+    explain.add_command(commands, kinds.method or explain.METHOD, kinds.segments)
+    slices.add_command(commands, kinds)
+    channels.add_command(commands)
     inside.add_commands(commands)
     trust = commands.add_parser("trust", help="list the bundles that may run their author's code; add or revoke one")
     trust.add_argument("--add", type=Path, metavar="M", help="trust this bundle, as it is now, for good")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_xai_med.attribution import DISCLAIMER, Attribution, SegmentMap, values_sha256, zero_sentence
+from napari_xai_med.attribution import Attribution, SegmentMap, zero_sentence
 from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.explainers.base import (
     Explainer,
@@ -35,7 +33,7 @@ from napari_xai_med.models.run import prediction_from
 from napari_xai_med.models.target import Quantity, Target
 from napari_xai_med.on_image import difference_of, labels_on_image, on_image
 from napari_xai_med.options import option_fields, shared_options, values_of
-from napari_xai_med.record import Record, software
+from napari_xai_med.record import record_of
 from napari_xai_med.reduced_precision import attribute_in
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked, where_it_can
@@ -132,7 +130,7 @@ def _explain(
     for explainer in pairs[0]:
         if explainer is not None and (reason := reason_against(type(explainer), classifier)):
             raise ModelError(f"{reason} Choose another method, or a classifier with its own layers.")
-    targets = [_target(classifier, each) for each in requests]
+    targets = [target_of(classifier, each) for each in requests]
     section = Section.choose(image, classifier, request)
     job.step(0.0, "Preprocessing")
     asked = _Asked(image, classifier, request, section, classifier.prepare(section.image), regions)
@@ -155,7 +153,8 @@ def _other(request: ExplainRequest, explainer: Explainer) -> Explainer | None:
     return make_explainer(request.minus, shared_options(other, values_of(explainer)))
 
 
-def _target(classifier: Classifier, request: ExplainRequest) -> Target:
+def target_of(classifier: Classifier, request: ExplainRequest) -> Target:
+    """What of a classifier's answer a request asks about."""
     target = Target(
         None if request.target is None else classifier.find_class(request.target),
         None if request.against is None else classifier.find_class(request.against),
@@ -255,7 +254,7 @@ def _maps(
         asked.network_input.tensor,
         tuple((0, target) for target in targets),
         spacing,
-        _inputs_of(asked, others),
+        inputs_of(others, asked.classifier, asked.request, asked.image, asked.network_input),
         (_segments(asked, spacing),) if explainer.uses_segments else (),
     )
     maps, answer, said = attribute_in(Precision(asked.request.precision), explainer, question, job)
@@ -271,18 +270,24 @@ def _segments(asked: _Asked, spacing: tuple[float, ...]) -> Segments:
     return segments_of(choice, asked.regions, asked.image, asked.section, asked.network_input, spacing)
 
 
-def _inputs_of(asked: _Asked, images: Sequence[Image]) -> torch.Tensor | None:
-    """The further images that a method compares with, as the network would get them; None if there are none."""
+def inputs_of(
+    images: Sequence[Image],
+    classifier: Classifier,
+    request: ExplainRequest,
+    image: Image,
+    network_input: NetworkInput,
+) -> torch.Tensor | None:
+    """Further images that an image is compared with, as the network would get them; None if there are none."""
     if not images:
         return None
     inputs = []
-    for image in images:
-        section = Section.choose(image, asked.classifier, asked.request)
-        tensor = asked.classifier.prepare(section.image).tensor
-        if tensor.shape != asked.network_input.tensor.shape:
-            shapes = [" x ".join(map(str, each.shape[2:])) for each in (tensor, asked.network_input.tensor)]
+    for other in images:
+        section = Section.choose(other, classifier, request)
+        tensor = classifier.prepare(section.image).tensor
+        if tensor.shape != network_input.tensor.shape:
+            shapes = [" x ".join(map(str, each.shape[2:])) for each in (tensor, network_input.tensor)]
             raise InputError(
-                f"{image.name} becomes an input of {shapes[0]} and {asked.image.name} one of {shapes[1]}; choose an "
+                f"{other.name} becomes an input of {shapes[0]} and {image.name} one of {shapes[1]}; choose an "
                 "image of the same size, or a preprocessing that resizes."
             )
         inputs.append(tensor)
@@ -329,7 +334,7 @@ def _attribution(
         title=title,
         signed=signed,
         prediction=prediction,
-        record=_record(asked, request, method, prediction, values, perf_counter() - start),
+        record=record_of(asked.image, asked.classifier, request, method, prediction, values, perf_counter() - start),
         notices=(*prediction.notices, *cautions, *raw.notices, *zero),
         segments=segments,
     )
@@ -341,52 +346,3 @@ def _segment_map(asked: _Asked, parts: Parts) -> SegmentMap:
     labels = labels_on_image(parts, asked.network_input, image.grid.shape)
     table = contributions_table(labels, image.data, None if image.is_bare else image.grid.spacing, parts)
     return SegmentMap(asked.section.lift(labels, asked.image)[0], table)
-
-
-def _record(
-    asked: _Asked,
-    request: ExplainRequest,
-    method: dict[str, Any],
-    prediction: Prediction,
-    values: NDArray[np.float32],
-    seconds: float,
-) -> Record:
-    image, classifier = asked.image, asked.classifier
-    return Record(
-        request=request.to_dict(),
-        image={
-            "name": image.name,
-            "source": image.source,
-            "others": list(image.others),
-            "volume": image.volume,
-            "other_volumes": list(image.other_volumes),
-            "sha256": image.sha256,
-            "shape": list(image.data.shape),
-            "affine": image.grid.affine.tolist(),
-        },
-        model={
-            "name": classifier.name,
-            "source": classifier.source,
-            "sha256": classifier.sha256,
-            "head": str(classifier.head),
-            "ends_in": prediction.ending,
-            "class_names": list(classifier.class_names),
-            "trusted": classifier.trusted,
-            # None where it is code.
-            "preprocessing": None if classifier.steps is None else [step.config() for step in classifier.steps],
-            "sliding_window": None if classifier.windows is None else classifier.windows.to_dict(),
-        },
-        method=method,
-        result={
-            "logits": prediction.logits.tolist(),
-            "probabilities": prediction.probabilities.tolist(),
-            "class": request.target,
-            "minimum": float(values.min()),
-            "maximum": float(values.max()),
-            "sha256": values_sha256(values),
-        },
-        software=software(classifier.device),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(seconds, 3),
-        disclaimer=DISCLAIMER,
-    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, Reorientation, display_matrix
-from napari_xai_med.image import Image
+from napari_xai_med.image import PLANES, Image
 from napari_xai_med.io.nifti import Volumes
 
 LayerTuple = tuple[NDArray[Any], dict[str, Any], str]
@@ -90,6 +90,25 @@ class LayerView:
             # To the last bit, so that a record of this image can be computed again from the file.
             image = replace(image, grid=Grid(image.grid.shape, np.array(told["file_affine"])))
         return image
+
+    def image_over(self, other: LayerView) -> Image:
+        """The image in this layer, such as a mask, at its place in the world of another layer's image.
+
+        Where it is seen there: a layer that was drawn in the viewer knows only how the other one is shown, which for
+        an oblique scan is not where it truly lies. A layer of a file lies where its file says.
+        """
+        image = self.image()
+        if "affine" in _layer_metadata(self.layer) or image.ndim != len(other.spatial):
+            return image
+        to_other = np.linalg.inv(other._layer_to_world()) @ self._layer_to_world()
+        shape = tuple(other.layer.data.shape[k] for k in other.spatial)
+        return replace(image, grid=Grid(image.grid.shape, other.grid(shape).affine @ to_other))
+
+    def slice_axis(self, plane: str) -> tuple[int, bool]:
+        """Along which of the layer's axes the slices of a plane lie, and whether they are numbered against it."""
+        turn = Reorientation.between(self.grid(tuple(self.layer.data.shape[k] for k in self.spatial)))
+        axis = PLANES.index(plane)
+        return self.spatial[turn.order[axis]], turn.flipped[axis]
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -6,17 +6,24 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_xai_med.attribution import DISCLAIMER, values_sha256
 from napari_xai_med.errors import InputError, told_as
 from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.request import ExplainRequest
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+
+    from napari_xai_med.image import Image
+    from napari_xai_med.models.classifier import Classifier, Prediction
 
 FORMAT = 2
 _MOST_THREADS = 1024
@@ -135,3 +142,68 @@ def software(device: torch.device) -> dict[str, Any]:
         "device": describe(device),
         "threads": torch.get_num_threads(),
     }
+
+
+def record_of(
+    image: Image,
+    classifier: Classifier,
+    request: ExplainRequest,
+    method: dict[str, Any],
+    prediction: Prediction,
+    values: NDArray[np.floating],
+    seconds: float,
+) -> Record:
+    """The record of what was computed just now.
+
+    Parameters
+    ----------
+    image : Image
+        The whole.
+    classifier : Classifier
+    request : ExplainRequest
+        With every option spelled out.
+    method : dict
+        What the method did.
+    prediction : Prediction
+    values : ndarray of float
+        The result, whose hash tells whether it is the same when it is computed again.
+    seconds : float
+    """
+    return Record(
+        request=request.to_dict(),
+        image={
+            "name": image.name,
+            "source": image.source,
+            "others": list(image.others),
+            "volume": image.volume,
+            "other_volumes": list(image.other_volumes),
+            "sha256": image.sha256,
+            "shape": list(image.data.shape),
+            "affine": image.grid.affine.tolist(),
+        },
+        model={
+            "name": classifier.name,
+            "source": classifier.source,
+            "sha256": classifier.sha256,
+            "head": str(classifier.head),
+            "ends_in": prediction.ending,
+            "class_names": list(classifier.class_names),
+            "trusted": classifier.trusted,
+            # None where it is code.
+            "preprocessing": None if classifier.steps is None else [step.config() for step in classifier.steps],
+            "sliding_window": None if classifier.windows is None else classifier.windows.to_dict(),
+        },
+        method=method,
+        result={
+            "logits": prediction.logits.tolist(),
+            "probabilities": prediction.probabilities.tolist(),
+            "class": request.target,
+            "minimum": float(values.min()),
+            "maximum": float(values.max()),
+            "sha256": values_sha256(values),
+        },
+        software=software(classifier.device),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        disclaimer=DISCLAIMER,
+    )

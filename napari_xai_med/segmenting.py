@@ -66,7 +66,7 @@ def choice_of(
         return None, Regions()
     told: Mapping[str, Any] = segments if isinstance(segments, Mapping) else {}
     drawn = told.get("labels") if told else segments
-    known = _in_memory(drawn, image), _in_memory(mask, image)
+    known = in_memory(drawn, image), in_memory(mask, image)
     where = GIVEN if known[1] is not None else str(mask or "")
     if known[0] is not None:
         given = SegmentChoice(DRAWN, labels=GIVEN, background=bool(told.get("background", False)), mask=where)
@@ -74,8 +74,8 @@ def choice_of(
     return SegmentChoice.of(told or str(segments or ""), where), Regions(*known)
 
 
-def _in_memory(labels: object, image: Image) -> Image | None:
-    """A label map that is no file."""
+def in_memory(labels: object, image: Image) -> Image | None:
+    """A label map that is no file: an array on an image's grid, or an image itself."""
     if isinstance(labels, np.ndarray):
         return Image(labels[np.newaxis].astype(np.float32), image.grid, "labels")
     return labels if isinstance(labels, Image) else None
@@ -166,7 +166,8 @@ def segments_of(
 
     mask = None
     if choice.mask == BODY:
-        mask = _body(section.image, network_input.to_image, shape)
+        body = body_of(section.image).astype(np.int64)
+        mask = resample_nearest(body, network_input.to_image, shape) != 0
     elif choice.mask:
         mask = placed(choice.mask, regions.mask, "mask") != 0
     if mask is not None and not mask.any():
@@ -203,12 +204,10 @@ def _flat(volume: Image) -> Image:
     return replace(volume, data=volume.data[:, 0], grid=Grid(volume.grid.shape[1:], affine))
 
 
-def _body(image: Image, to_image: Float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The body in an image, on the grid of the network's input."""
-    if image.ndim == 3:
-        # Holes are filled in axial slices.
-        turn = Reorientation.between(image.grid)
-        found = cast("NDArray[np.bool_]", turn.inverse.array(body_mask(image.reoriented(turn).data)))
-    else:
-        found = body_mask(image.data)
-    return resample_nearest(found.astype(np.int64), to_image, shape) != 0
+def body_of(image: Image) -> NDArray[np.bool_]:
+    """The body in an image, on its grid; see `napari_xai_med.segments.body`."""
+    if image.ndim == 2:
+        return body_mask(image.data)
+    # Holes are filled in axial slices.
+    turn = Reorientation.between(image.grid)
+    return cast("NDArray[np.bool_]", turn.inverse.array(body_mask(image.reoriented(turn).data)))

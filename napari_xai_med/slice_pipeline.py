@@ -7,7 +7,7 @@ them and explained. Its maps lie at their slices in the volume.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,11 +18,26 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.explanation import explain_requests
 from napari_xai_med.grid import Reorientation, resample_nearest
 from napari_xai_med.image import PLANES, Image
+from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.options import values_of
 from napari_xai_med.request import ExplainRequest
-from napari_xai_med.segmenting import Regions
+from napari_xai_med.segmenting import Regions, body_of
+from napari_xai_med.segments.choice import BODY, GIVEN
 from napari_xai_med.slices import SliceRule, make_slice_rule, top_slices
+
+METHOD = "segment_occlusion"
+"""How slices are explained if nothing else is said."""
+
+_KINDS: dict[str, Any] = {
+    "rule": str,
+    "options": Mapping,
+    "plane": str,
+    "count": int,
+    "minimum_distance": int | float,
+    "mask": str,
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,9 @@ class SliceChoice:
         How many at most.
     minimum_distance : float
         Millimetres between two of them at least.
+    mask : str
+        Where the rule looks, or what it measures: path of a label map, ``"body"`` for where a body is found,
+        ``"given"`` for a label map in memory, or everywhere if empty.
     """
 
     rule: str = "activation"
@@ -47,6 +65,7 @@ class SliceChoice:
     plane: str = "axial"
     count: int = 3
     minimum_distance: float = 10.0
+    mask: str = ""
 
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
@@ -56,6 +75,24 @@ class SliceChoice:
     def maker(self) -> SliceRule:
         """The rule with its options."""
         return make_slice_rule(self.rule, self.options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values with every option spelled out, for a record."""
+        return asdict(self) | {"options": values_of(self.maker)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SliceChoice:
+        """What `to_dict` described.
+
+        Raises
+        ------
+        InputError
+            If something in it is unknown or of another kind.
+        """
+        for key, value in values.items():
+            if key not in _KINDS or not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+                raise InputError(f"A choice of slices can't have {key} {value!r:.80}; correct it.")
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -69,6 +106,10 @@ class Slices:
         Numbers from head, front or the patient's right on.
     scores : tuple of float
         What the rule gave them.
+    heatmap : Attribution, optional
+        What they were chosen by, if the rule looks at a heatmap.
+    mask_sha256 : str
+        Hash of the label map where the rule looked; empty if there was none.
     notices : tuple of str
         Sentences that the user should read.
     """
@@ -76,31 +117,34 @@ class Slices:
     plane: str
     indices: tuple[int, ...]
     scores: tuple[float, ...]
+    heatmap: Attribution | None = None
+    mask_sha256: str = ""
     notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExplainedSlices:
-    """What a 2D classifier sees in the slices that were chosen. Research use only. Not for diagnosis.
+    """What a 2D classifier sees in slices of a volume. Research use only. Not for diagnosis.
 
     Parameters
     ----------
-    volume : Attribution, optional
-        The heatmap of the 3D classifier that the slices were chosen by, if one was asked for.
+    choice : SliceChoice
+        How they were chosen.
     slices : Slices
+        With the 3D classifier's heatmap, if they were chosen by one.
     attributions : tuple of Attribution
         Of each slice in turn; on slabs of the volume's grid.
     """
 
-    volume: Attribution | None
+    choice: SliceChoice
     slices: Slices
     attributions: tuple[Attribution, ...]
 
 
-def choose_slices(
+def slices_by(
     image: Image, choice: SliceChoice, heatmap: Attribution | None = None, mask: Image | None = None
 ) -> Slices:
-    """Choose slices of a volume.
+    """Choose slices of a volume by what is known of it already.
 
     Parameters
     ----------
@@ -110,34 +154,91 @@ def choose_slices(
     heatmap : Attribution, optional
         On the image's grid, for rules that look at one.
     mask : Image, optional
-        A label map in any grid of the image's world: where the rules look, or what they measure.
+        The label map that a choice means whose mask is ``"given"``, in any grid of the image's world.
 
     Raises
     ------
     InputError
         If the image is no volume, what the rule needs is missing, or it finds nothing.
     """
-    if image.ndim != 3:
-        raise InputError(f"{image.name} is {image.ndim}D and has no slices to choose from; choose a volume.")
-    turn = Reorientation.between(image.grid)
+    _check_volume(image)
+    rule, turn = choice.maker, Reorientation.between(image.grid)
     axis = PLANES.index(choice.plane)
-
-    def shown(values: NDArray[Any] | None) -> Any:
-        return None if values is None else turn.array(values)
-
-    placed = None
-    if mask is not None:
-        to_mask = np.linalg.inv(mask.grid.affine) @ image.grid.affine
-        placed = resample_nearest((mask.data[0] != 0).astype(np.uint8), to_mask, image.grid.shape) != 0
-    values = None if heatmap is None else heatmap.values
     volume = cast("NDArray[np.float32]", turn.array(image.data))
-    scores = choice.maker.scores(volume, shown(values), shown(placed), axis)
+    values = None if heatmap is None else cast("NDArray[np.float32]", turn.array(heatmap.values))
+    inside, sha256 = _inside(image, choice.mask, mask)
+    shown = None if inside is None else cast("NDArray[np.bool_]", turn.array(inside))
+    scores = rule.scores(volume, values, shown, axis)
     spacing = turn.grid(image.grid).spacing[axis]
     chosen = top_slices(scores, choice.count, choice.minimum_distance, spacing)
     if not chosen.indices:
-        raise InputError(f"{choice.maker.title} finds nothing in any slice; choose another rule or plane.")
+        raise InputError(f"{rule.title} finds nothing in any {choice.plane} slice; choose another rule.")
     found = tuple(float(scores[index]) for index in chosen.indices)
-    return Slices(choice.plane, chosen.indices, found, chosen.notices)
+    return Slices(choice.plane, chosen.indices, found, heatmap, sha256, chosen.notices)
+
+
+def _check_volume(image: Image) -> None:
+    if image.ndim != 3:
+        raise InputError(f"{image.name} is {image.ndim}D and has no slices to choose from; choose a volume.")
+
+
+def _inside(image: Image, path: str, given: Image | None) -> tuple[NDArray[np.bool_] | None, str]:
+    """Where a rule looks, on the image's grid, and the hash of the label map that says so."""
+    if not path:
+        return None, ""
+    if path == BODY:
+        return body_of(image), ""
+    mask = given if path == GIVEN else read_image(path)
+    if mask is None:
+        raise InputError("The mask that was in memory is not known any more; give its file.")
+    if mask.ndim != image.ndim:
+        raise InputError(f"The mask {mask.name} is {mask.ndim}D and {image.name} is {image.ndim}D; choose another one.")
+    to_mask = np.linalg.inv(mask.grid.affine) @ image.grid.affine
+    placed = resample_nearest((mask.data[0] != 0).astype(np.uint8), to_mask, image.grid.shape) != 0
+    if not placed.any():
+        raise InputError("The mask is empty where the image is; choose another mask.")
+    return placed, mask.sha256
+
+
+def find_slices(
+    image: Image,
+    choice: SliceChoice,
+    volume: tuple[Classifier, ExplainRequest] | None,
+    job: Job,
+    mask: Image | None = None,
+) -> Slices:
+    """Choose slices of a volume, by the heatmap of a 3D classifier if the rule looks at one.
+
+    Parameters
+    ----------
+    image : Image
+    choice : SliceChoice
+    volume : (Classifier, ExplainRequest), optional
+        The 3D classifier and what to ask of it, for rules that look at a heatmap, and only for them.
+    job : Job
+    mask : Image, optional
+        As for `slices_by`.
+
+    Raises
+    ------
+    InputError
+        If the rule lacks something, or finds nothing.
+    """
+    # Before the heatmap is computed, which can take long.
+    _check_volume(image)
+    title, wanted = choice.maker.title, choice.maker.needs == "map"
+    if wanted and volume is None:
+        raise InputError(f"{title} looks at a heatmap; choose a 3D classifier that makes one.")
+    if volume is not None and not wanted:
+        raise InputError(f"{title} looks at no heatmap; leave the 3D classifier out.")
+    heatmap = None
+    if volume is not None:
+        classifier, request = volume
+        if classifier.spatial_dims != 3:
+            raise InputError(f"{classifier.name} looks at slices; choose a 3D classifier for the volume.")
+        heatmap = explain_requests(image, classifier, request, (request.target,), replace(job, partial=None))[0]
+    job.step(1.0, "Choosing slices")
+    return slices_by(image, choice, heatmap, mask)
 
 
 def explain_slices(
@@ -146,50 +247,42 @@ def explain_slices(
     volume: tuple[Classifier, ExplainRequest] | None,
     slices: tuple[Classifier, ExplainRequest],
     job: Job,
+    mask: Image | None = None,
     regions: Regions | None = None,
 ) -> ExplainedSlices:
-    """Choose slices, by the heatmap of a 3D classifier if the rule looks at one, and explain a 2D classifier there.
+    """Choose slices as `find_slices` does, and explain what a 2D classifier sees there.
 
     Parameters
     ----------
-    image : Image
-    choice : SliceChoice
-    volume : (Classifier, ExplainRequest), optional
-        The 3D classifier and what to ask of it, for rules that look at a heatmap.
+    image, choice, volume, mask
+        As for `find_slices`.
     slices : (Classifier, ExplainRequest)
         The 2D classifier, and what to ask about each slice.
     job : Job
         Its `partial` gets the attributions so far.
     regions : Regions, optional
-        Label maps in memory: those that the slices' segments mean, and the mask of the rule.
+        Label maps in memory that the segments of the slices mean.
 
     Raises
     ------
     InputError
         If the rule lacks something, or finds nothing.
     """
-    known = regions or Regions()
     classifier, request = slices
     if classifier.spatial_dims != 2:
         raise InputError(f"{classifier.name} looks at volumes; choose a 2D classifier for the slices.")
-    heatmap, share = None, 0.0
-    if choice.maker.needs == "map":
-        if volume is None:
-            raise InputError(f"{choice.maker.title} looks at a heatmap; choose a 3D classifier that makes one.")
-        share = 0.4
-        first = replace(job.part(0.0, share), partial=None)
-        heatmap = explain_requests(image, *volume, (volume[1].target,), first)[0]
-    chosen = choose_slices(image, choice, heatmap, known.mask)
+    share = 0.0 if volume is None else 0.4
+    chosen = find_slices(image, choice, volume, job.part(0.0, share), mask)
     found: list[Attribution] = []
+    length = (1 - share) / len(chosen.indices)
     for k, index in enumerate(chosen.indices):
-        length = (1 - share) / len(chosen.indices)
         part = job.part(share + k * length, share + (k + 1) * length)
         if job.partial is not None:
             part = replace(part, partial=_after(found, job))
         asked = replace(request, plane=chosen.plane, slice=index)
-        found += explain_requests(image, classifier, asked, (request.target,), part, known)
+        found.extend(explain_requests(image, classifier, asked, (request.target,), part, regions))
         job.show(found.copy)
-    return ExplainedSlices(heatmap, chosen, tuple(found))
+    return ExplainedSlices(choice, chosen, tuple(found))
 
 
 def _after(found: list[Attribution], job: Job) -> Any:

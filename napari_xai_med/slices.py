@@ -159,6 +159,8 @@ class BodyArea(SliceRule):
     title: ClassVar[str] = "Largest area of the body"
 
     def _scores(self, given: _Given) -> NDArray[np.number]:
+        if given.mask is not None:
+            raise InputError(f"{self.title} looks at no mask; leave it out, or choose another rule.")
         return np.count_nonzero(body_mask(given.volume), (1, 2))
 
 

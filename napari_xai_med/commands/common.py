@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from napari_xai_med.request import ExplainRequest
 
 
-def add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) -> None:
-    """Add the options of all commands that take an image and a classifier."""
+def add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True, one_slice: bool = True) -> None:
+    """Add the options of all commands that take an image and a classifier; the slice's number if one is asked about."""
     parser.add_argument(
         "images",
         metavar="IMAGE",
@@ -40,7 +40,8 @@ def add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True) ->
     parser.add_argument(
         "--plane", choices=PLANES, default="axial", help="direction of the slice for a 2D classifier (%(default)s)"
     )
-    parser.add_argument("--slice", type=int, help="number of that slice, from the head, the front or the right on")
+    if one_slice:
+        parser.add_argument("--slice", type=int, help="number of that slice, from the head, the front or the right on")
 
 
 def load(options: argparse.Namespace, volumes: Sequence[int | None] = ()) -> tuple[Image, Classifier]:
@@ -56,13 +57,13 @@ def load(options: argparse.Namespace, volumes: Sequence[int | None] = ()) -> tup
     return image, load_model(options.model, trust=options.trust, device=options.device)
 
 
-def steps_of(options: argparse.Namespace, classifier: Classifier) -> tuple[dict[str, Any], ...] | None:
+def steps_of(preprocessing: str | None, classifier: Classifier) -> tuple[dict[str, Any], ...] | None:
     """The preprocessing that stands in for the classifier's own, if one was given."""
     from napari_xai_med.preprocessing.files import read_preprocessing
 
-    if options.preprocessing is None:
+    if preprocessing is None:
         return None
-    return tuple(step.config() for step in read_preprocessing(options.preprocessing, classifier.spatial_dims))
+    return tuple(step.config() for step in read_preprocessing(preprocessing, classifier.spatial_dims))
 
 
 def asked(options: argparse.Namespace) -> tuple[Image, Classifier, ExplainRequest]:
@@ -70,7 +71,7 @@ def asked(options: argparse.Namespace) -> tuple[Image, Classifier, ExplainReques
     from napari_xai_med.request import ExplainRequest
 
     image, classifier = load(options)
-    steps = steps_of(options, classifier)
+    steps = steps_of(options.preprocessing, classifier)
     return image, classifier, ExplainRequest(plane=options.plane, slice=options.slice, preprocessing=steps)
 
 

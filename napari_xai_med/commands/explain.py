@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from napari_xai_med.attribution import Attribution
     from napari_xai_med.image import Image
     from napari_xai_med.models.classifier import Classifier
+    from napari_xai_med.record import Record
     from napari_xai_med.request import ExplainRequest
     from napari_xai_med.segments.choice import SegmentChoice
 
-SEGMENTER = "slic"
+METHOD, SEGMENTER = "gradcam", "slic"
 
 _SEGMENTS = "segments-"
 """What the options of segmenters begin with."""
@@ -30,13 +31,10 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
     from napari_xai_med.bands import DEFAULT_EDGES
     from napari_xai_med.explainers.base import explainers
     from napari_xai_med.models.precision import Precision
-    from napari_xai_med.models.target import Quantity
 
     parser = commands.add_parser("explain", help="write heatmap, figure and record of an explanation")
     parser.set_defaults(run=_explain)
     add_common(parser, image_needed=False)
-    known = explainers()
-    parser.add_argument("--method", choices=sorted(known), default="gradcam", help="explanation method (%(default)s)")
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
         "--target",
@@ -46,12 +44,9 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
         "it again",
     )
     classes.add_argument("--each-class", action="store_true", help="explain all classes, from one pass")
-    parser.add_argument("--against", metavar="CLASS", help="explain the class rather than this one")
-    quantities = list(map(str, Quantity))
-    parser.add_argument("--quantity", choices=quantities, default="logit", help="what of the answer (%(default)s)")
-    parser.add_argument("--opposite", action="store_true", help="explain what speaks against the class")
+    add_question(parser, METHOD)
     parser.add_argument(
-        "--minus", choices=sorted(known), default="", metavar="METHOD", help="take the map of this method off"
+        "--minus", choices=sorted(explainers()), default="", metavar="METHOD", help="take the map of this method off"
     )
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
@@ -68,11 +63,30 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
         metavar="N,N",
         help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
     )
+    add_method(parser, method, segmenter)
+
+
+def add_question(parser: argparse.ArgumentParser, method: str) -> None:
+    """Add what an explanation is asked besides the class: the method, and in which form the answer counts."""
+    from napari_xai_med.explainers.base import explainers
+    from napari_xai_med.models.target import Quantity
+
+    known, quantities = sorted(explainers()), list(map(str, Quantity))
+    parser.add_argument("--method", choices=known, default=method, help="explanation method (%(default)s)")
+    parser.add_argument("--against", metavar="CLASS", help="explain the class rather than this one")
+    parser.add_argument("--quantity", choices=quantities, default="logit", help="what of the answer (%(default)s)")
+    parser.add_argument("--opposite", action="store_true", help="explain what speaks against the class")
     parser.add_argument("--preset", default="", help="a set of the method's options, such as a library's defaults")
+
+
+def add_method(parser: argparse.ArgumentParser, method: str, segmenter: str) -> None:
+    """Add the options of a method, and of a segmenter if it uses one."""
+    from napari_xai_med.explainers.base import explainers
+
     group = parser.add_argument_group(f"options of {method}")
-    if method in known:
-        add_options(group, known[method])
-        if known[method].uses_segments:
+    if method in explainers():
+        add_options(group, explainers()[method])
+        if explainers()[method].uses_segments:
             _add_segments(parser, segmenter)
 
 
@@ -108,7 +122,7 @@ def _explain(options: argparse.Namespace) -> int:
     if not options.images or options.model is None:
         raise InputError("Give an image and --model, or a --record to compute again.")
     image, classifier = load(options)
-    steps = steps_of(options, classifier)
+    steps = steps_of(options.preprocessing, classifier)
     request = ExplainRequest(
         options.method,
         {**preset_options(options.method, options.preset), **chosen_options(options)},
@@ -120,13 +134,13 @@ def _explain(options: argparse.Namespace) -> int:
         plane=options.plane,
         slice=options.slice,
         preprocessing=steps,
-        segments=_segments(options),
+        segments=chosen_segments(options),
     )
     explain_and_save(image, classifier, request, options.out, _targets(options), options.bands)
     return 0
 
 
-def _segments(options: argparse.Namespace) -> SegmentChoice | None:
+def chosen_segments(options: argparse.Namespace) -> SegmentChoice | None:
     """The segments that a method explains by, if it uses some."""
     from napari_xai_med.segments.choice import SegmentChoice
 
@@ -171,11 +185,21 @@ def explain_and_save(
 
 def _rerun(options: argparse.Namespace) -> int:
     """Compute a record again, from its own sources or those given, and say whether the map is the same."""
-    import torch
-
     from napari_xai_med.record import Record
 
     record = Record.read(options.record)
+    image, classifier = load_recorded(options, record)
+    request = record.explain_request
+    (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands)
+    same = attribution.record.result["sha256"] == record.result["sha256"]
+    print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
+    return 0 if same else 1
+
+
+def load_recorded(options: argparse.Namespace, record: Record) -> tuple[Image, Classifier]:
+    """The image and the classifier of a record, or those that the options name, if they are the same."""
+    import torch
+
     options.images = options.images or [record.image["source"], *record.image.get("others", ())]
     options.model = options.model or record.model["source"]
     volumes = [record.image["volume"], *record.image.get("other_volumes", ())]
@@ -184,14 +208,12 @@ def _rerun(options: argparse.Namespace) -> int:
     # Another number of threads adds in another order, which changes the last bits.
     torch.set_num_threads(int(record.software["threads"]))
     image, classifier = load(options, volumes)
-    for what, found, told in (
-        ("image", image.sha256, record.image["sha256"]),
-        ("classifier", classifier.sha256, record.model["sha256"]),
-    ):
-        if found != told:
-            raise InputError(f"The {what} is not the one in the record; give the right one on the command line.")
-    request = record.explain_request
-    (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands)
-    same = attribution.record.result["sha256"] == record.result["sha256"]
-    print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
-    return 0 if same else 1
+    check_same("image", image.sha256, record.image["sha256"])
+    check_same("classifier", classifier.sha256, record.model["sha256"])
+    return image, classifier
+
+
+def check_same(what: str, found: str, told: str) -> None:
+    """Raise an `InputError` if a hash is not the recorded one."""
+    if found != told:
+        raise InputError(f"The {what} is not the one in the record; give the right one on the command line.")

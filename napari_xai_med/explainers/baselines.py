@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from scipy.ndimage import gaussian_filter
@@ -76,8 +77,10 @@ def simple_baselines(question: Question, names: Sequence[str], width: float) -> 
 
 
 @dataclass(frozen=True)
-class WithBaseline(Explainer):
-    """A method that compares with one image."""
+class OneBaseline:
+    """Options of what compares with one image."""
+
+    title: ClassVar[str]
 
     baseline: str = option(
         "zero",
@@ -128,6 +131,11 @@ class WithBaseline(Explainer):
         noise = torch.randn(values.shape, generator=generator(self.seed), dtype=image.dtype).to(image.device)
         noise = values.mean(1, keepdim=True) + noise * values.std(1, correction=0, keepdim=True)
         return noise.reshape(image.shape)
+
+
+@dataclass(frozen=True)
+class WithBaseline(OneBaseline, Explainer):
+    """A method that compares with one image."""
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,21 @@ class ResultFiles:
 
 def file_stem(image: Image, attribution: Attribution) -> str:
     """A file name without suffix that says which image, method, chosen layers and class, in letters of any script."""
-    volume = "" if image.volume is None else f"_volume{image.volume}"
     record = attribution.record.request
     whole = attribution.values.shape == image.grid.shape
     place = "" if whole else f"_{record['plane']}{record['slice']}"
     method = "-minus-".join(str(name) for name in (record["method"], record["minus"]) if name)
-    parts = (image.name + volume + place, f"{method}-{attribution.layers}", attribution.about)
-    return "_".join(re.sub(r"[^\w.]+", "-", part).strip("-.") or "x" for part in parts)
+    parts = (f"{method}-{attribution.layers}", attribution.about)
+    return "_".join((image_stem(image, place), *map(_clean, parts)))
+
+
+def image_stem(image: Image, more: str = "") -> str:
+    """How the names of files about an image begin."""
+    return _clean(image.name + ("" if image.volume is None else f"_volume{image.volume}") + more)
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text).strip("-.") or "x"
 
 
 def save_results(

@@ -51,20 +51,27 @@ def passes(classifier: Classifier) -> Iterator[Pass]:
     Getting ready takes a millisecond or two, as long as a pass through a small network.
     """
     network = classifier.network
-    now = Job()
+    now, farthest = Job(), 0.0
+
+    def come_to(share: float) -> None:
+        """Modules that are used again don't let the progress go back."""
+        nonlocal farthest
+        farthest = max(farthest, share)
+        now.step(farthest, _RUNNING)
+
     with (
         untouched(network) as modules,
-        _reporting(modules, lambda share: now.step(share, _RUNNING)),
+        _reporting(modules, come_to),
         constant_weights(modules) as restore,
         classifier.precision.context(classifier.device),
     ):
         scripted, settings = is_scripted(modules), settings_of(modules)
 
         def run(inputs: Tensor, job: Job, hooks: dict[str, Hook] | None = None) -> Ended:
-            nonlocal now
-            now = job
+            nonlocal now, farthest
+            now, farthest = job, 0.0
             # Before any hook: what is cancelled here must not leave them behind.
-            job.step(0.0, _RUNNING)
+            come_to(0.0)
             # So that a network which samples in eval mode answers the same way twice.
             restart_random()
             endings, shape = Endings(), tuple(inputs.shape)

@@ -39,7 +39,10 @@ class ChannelPickers(QWidget):
 
     def add(self) -> ImagePicker:
         """Add a row, and return its picker."""
-        picker, remove = ImagePicker(self._viewer, follows_selection=False), QPushButton("Remove")
+        picker, remove = ImagePicker(self._viewer, follows_selection=False), QPushButton("✕")
+        remove.setToolTip("Remove this channel.")
+        # The name of the layer needs the room.
+        remove.setFixedWidth(remove.sizeHint().height())
         row = QWidget()
         line = QHBoxLayout(row)
         line.setContentsMargins(0, 0, 0, 0)

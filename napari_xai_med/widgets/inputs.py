@@ -110,7 +110,7 @@ class Inputs(QWidget):
         form = QFormLayout()
         form.addRow("Image", self.image)
         form.addRow(self.image.axes_label, self.image.axes)
-        form.addRow("Channels", self.channels)
+        form.addRow(self.channels)
         form.addRow("Classifier", self.classifier)
         form.addRow(self.trust)
         form.addRow("Device", self.device)

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
+
+from qtpy.QtWidgets import QCheckBox, QComboBox
 
 from napari_xai_med.job import Job
 from napari_xai_med.models import load_model, trust_bundle
 from napari_xai_med.models.classifier import Classifier
-from napari_xai_med.widgets.inputs import Inputs
+from napari_xai_med.widgets.pickers import ClassifierPicker
+
+
+class Source(Protocol):
+    """Controls that say which classifier is to be loaded."""
+
+    classifier: ClassifierPicker
+    trust: QCheckBox
+    device: QComboBox
 
 
 class Loader:
@@ -15,10 +26,10 @@ class Loader:
 
     Parameters
     ----------
-    inputs : Inputs
+    inputs : Source
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Source) -> None:
         self._inputs = inputs
         self._loaded: tuple[tuple[str, bool, str], Classifier] | None = None
 

@@ -33,3 +33,5 @@ def opening(title: str) -> Any:
 
 opened = opening("Explain a classifier")
 inside = opening("Look inside a network")
+slices = opening("Slices of a volume")
+channels = opening("Contributions of channels")
