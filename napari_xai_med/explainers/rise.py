@@ -158,7 +158,8 @@ class _Masks:
     def __call__(self, coalitions: Tensor) -> Tensor:
         """Images behind masks whose numbers, in bits, are the coalitions; shape (B, C, *spatial)."""
         places = 1 << torch.arange(coalitions.shape[1], device=coalitions.device)
-        masks = self.of((coalitions * places).sum(1))
+        # The engine tries its batches with rows that may be no number of a mask.
+        masks = self.of((coalitions * places).sum(1) % len(self.cells))
         return torch.lerp(self.baseline, self.image, masks)
 
     def of(self, numbers: Tensor) -> Tensor:
