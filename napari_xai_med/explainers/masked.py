@@ -15,6 +15,7 @@ from napari_xai_med.explainers.base import Question, RawMap
 from napari_xai_med.explainers.baselines import WithBaseline
 from napari_xai_med.explainers.batches import FEWER, batch_size
 from napari_xai_med.games.engine import ImageGame
+from napari_xai_med.games.threads import one_thread
 from napari_xai_med.job import Job
 from napari_xai_med.models.batch_sizes import REFERENCE
 from napari_xai_med.models.formats.base import Gives
@@ -96,7 +97,7 @@ class MaskedExplainer(WithBaseline):
     def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """Ask about each row, which all its targets share; see `Explainer`."""
         baselines = self.baselines(question)[:, 0]
-        with torch.no_grad(), asking(question.classifier) as ask:
+        with torch.no_grad(), one_thread(), asking(question.classifier) as ask:
             answer = ask(question.inputs.to(question.classifier.device, copy=True), job.part(0.0, _FEW))
             wanted = question.resolved(answer)
             rows = list(dict.fromkeys(row for row, _ in wanted))
