@@ -223,6 +223,7 @@ class ExplainWidget(ControlsWidget):
             show(question, answer)
 
         self._so_far = ""
+        self.progress.setValue(0)
         self.task.start(work, done, show_estimate, stopped)
 
     def _fill_preprocessing(self) -> None:
@@ -283,8 +284,6 @@ class ExplainWidget(ControlsWidget):
             button.setEnabled(not running)
         self.cancel_button.setEnabled(running)
         self.progress.setVisible(running)
-        if running:
-            self.progress.setValue(0)
         self.maximum_button.setEnabled(self.heatmap.layer is not None)
         known = self.heatmap.layer in self.heatmaps.results
         self.save_button.setEnabled(known)

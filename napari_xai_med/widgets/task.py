@@ -113,7 +113,7 @@ class Task(QObject):
         self._cancel.set()
 
     def _show_news(self) -> None:
-        while self._news.found:
+        if self._news.found:
             self._partial(self._news.found.pop())
         self.progressed.emit(*self._news.progress)
 

@@ -98,6 +98,8 @@ def test_one_layer_goes_along_with_the_slider_and_coming_back_takes_no_time(live
         assert set(table[1:].astype(np.float32)) >= set(np.unique(screen.layer.data[screen.layer.data != 0]))
         values[index] = screen.layer.data.copy()
     assert widget.bars.isVisible()
+    # The result comes a moment before the thread ends.
+    screen.qtbot.waitUntil(lambda: not widget.live.task.running)
     for index in (24, 20):
         viewer.dims.set_current_step(0, index)
         # At once: no event has been handled since.

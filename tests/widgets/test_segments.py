@@ -198,7 +198,9 @@ def test_drawn_segments_and_masks(asking: Any, qtbot: Any, tmp_path: Path) -> No
     assert again(widget, heatmap)
     code = widget.python()
     assert f".labels(viewer.layers[{drawn.name!r}])" in code
-    compile(code, "copied", "exec")
+    told: dict[str, Any] = {"viewer": viewer}
+    exec(code, told)
+    assert told["attribution"].record.result["sha256"] == heatmap.metadata[METADATA_KEY]["record"]["result"]["sha256"]
     widget.save(str(tmp_path))
     finish(qtbot, widget)
     names = {path.name.rsplit("_", 1)[-1] for path in tmp_path.iterdir()}
@@ -207,6 +209,8 @@ def test_drawn_segments_and_masks(asking: Any, qtbot: Any, tmp_path: Path) -> No
     form.background.setChecked(True)
     heatmap, segments = explained(qtbot, widget)
     assert len(segments.features) == 4
+    exec(widget.python(), told)
+    assert told["attribution"].record.result["sha256"] == heatmap.metadata[METADATA_KEY]["record"]["result"]["sha256"]
     choose(form.method, "slic")
     choose(form.mask, drawn)
     heatmap, segments = explained(qtbot, widget)
@@ -289,7 +293,7 @@ def test_labels_over_an_oblique_scan_mean_what_they_cover(make_napari_viewer: An
 
 
 def test_estimates_refine_one_layer_and_the_result_takes_their_place(asking: Any, qtbot: Any) -> None:
-    viewer, widget = asking(number=500)
+    viewer, widget = asking(number=1500)
     seen: list[tuple[Any, ...]] = []
     texts: set[str] = set()
 
