@@ -9,19 +9,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
-from measure import THREADS, seconds, table
+from measure import THREADS, peak_megabytes, seconds, table
 from torch import Tensor, nn
 
+from napari_xai_med.explainers.base import Question, make_explainer
 from napari_xai_med.games.engine import Composer, ImageGame
+from napari_xai_med.job import Job
 from napari_xai_med.models import load_model
 from napari_xai_med.models.architectures import build
+from napari_xai_med.models.batch_sizes import REFERENCE
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.module import classifier_from_module
 from napari_xai_med.models.target import Target
+from napari_xai_med.segments.base import make_segmenter
 from napari_xai_med.windows import asking
 
 CASES: dict[str, tuple[tuple[int, ...], int, int]] = {
@@ -30,6 +36,7 @@ CASES: dict[str, tuple[tuple[int, ...], int, int]] = {
     "densenet121": ((1, 224, 224), 50, 32),
 }
 """Classifiers with the shape of their input, a number of segments and a number of evaluations."""
+VOLUME = 200, (1, 128, 128, 64)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -68,13 +75,12 @@ def game_of(classifier: Classifier, shape: tuple[int, ...], players: int, **opti
         yield ImageGame(classifier, ask, compose, shape, players, [Target(0)], **options)
 
 
-def forward(network: nn.Module, shape: tuple[int, ...], size: int, count: int) -> Callable[[], None]:
-    """Plain passes in batches."""
-    x = torch.rand(size, *shape)
+def forward(network: nn.Module, x: Tensor, times: int = 1) -> Callable[[], None]:
+    """Plain passes of a batch."""
 
     def call() -> None:
         with torch.inference_mode():
-            for _ in range(count // size):
+            for _ in range(times):
                 network(x)
 
     return call
@@ -92,14 +98,46 @@ def playing(classifier: Classifier, case: str, **options: Any) -> Callable[[], N
     return call
 
 
+def memory_of(count: int) -> Callable[[], Any]:
+    """What `peak_megabytes` measures: eight plain passes at once, or a game with so many supervoxels and samples."""
+    classifier, (segments, shape) = made("chest_ct_3d"), VOLUME
+
+    def call(voxels: tuple[int, ...], samples: int) -> None:
+        image = torch.rand(voxels)
+        if not count:
+            forward(classifier.network, image.expand(REFERENCE, *voxels).contiguous())()
+            return
+        labels = make_segmenter("grid", {"number": segments}).segments(image.numpy(), (1.0, 1.0, 1.0))
+        question = Question(classifier, image[None], ((0, Target(0)),), (1.0, 1.0, 1.0), segments=(labels,))
+        explainer = make_explainer("lime", {"samples": samples, "batch_size": REFERENCE})
+        explainer.attribute(question, Job())
+
+    # So that what is imported does not count.
+    call((1, 32, 32, 32), 20)
+    return partial(call, shape, count)
+
+
+def memory() -> None:
+    """Print how much memory explanations of a volume need beside the network's own."""
+    volume = 4 * prod(VOLUME[1]) / 1e6
+    plain = peak_megabytes(partial(memory_of, 0))
+    rows = {}
+    for count in (100, 400, 1600):
+        peak = peak_megabytes(partial(memory_of, count))
+        rows[f"LIME, {count} samples"] = [f"{peak:.0f}", f"{(peak - plain) / volume:.1f}"]
+    title = f"Memory: {VOLUME[0]} supervoxels of {VOLUME[1]}; a plain batch of {REFERENCE} needs {plain:.0f} MB"
+    table(title, ["", "MB", "volumes more than the network"], rows)
+
+
 def main() -> None:
     """Print tables."""
+    memory()
     rows: dict[str, list[str]] = {}
     torch.set_num_threads(THREADS)
     for case, (shape, _, count) in CASES.items():
         classifier = made(case)
         sizes = [size for size in SIZES if size <= count // 2]
-        calls = {str(size): forward(classifier.network, shape, size, count) for size in sizes}
+        calls = {str(size): forward(classifier.network, torch.rand(size, *shape), count // size) for size in sizes}
         calls["engine"] = playing(classifier, case)
         times = seconds(calls, 5)
         best = min(sizes, key=lambda size: times[str(size)])
