@@ -221,7 +221,7 @@ class SlicesWidget(AskingWidget):
         self._shown = shown
         self.list.show_slices(slices, attributions)
         self._show_running(self.task.running)
-        self._scroll.ensureWidgetVisible(self.list)
+        self._scroll_to(self.list)
 
     def _show_loaded(self, classifier: Classifier) -> None:
         super()._show_loaded(classifier)
