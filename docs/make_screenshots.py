@@ -54,6 +54,7 @@ def main() -> None:
         packing(viewer, widget)
     viewer.close()
     inside()
+    slices()
 
 
 def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
@@ -88,6 +89,23 @@ def inside() -> None:
     viewer.reset_view()
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_inside.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def slices() -> None:
+    """Go from the sample to its explained slices with one click, and take the window."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 900)
+    viewer.open_sample("napari-xai-med", _SAMPLE)
+    viewer.layers[f"{_SAMPLE}_mask"].contour = 1
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Slices of a volume")
+    wait(1)
+    widget.explain()
+    while widget.task.running:
+        wait(0.1)
+    viewer.reset_view()
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_slices.png"), canvas_only=False, flash=False)
     viewer.close()
 
 

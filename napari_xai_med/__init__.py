@@ -21,6 +21,7 @@ __all__ = [
     "feature_maps",
     "load_model",
     "maximise",
+    "oblique_section",
     "predict",
     "read_image",
 ]
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from napari_xai_med.models import load_model
     from napari_xai_med.models.classifier import Classifier, Prediction
     from napari_xai_med.models.module import classifier_from_module
+    from napari_xai_med.oblique import oblique_section
 
 _HOMES = {
     "Attribution": "attribution",
@@ -52,6 +54,7 @@ _HOMES = {
     "feature_maps": "api",
     "load_model": "models",
     "maximise": "api",
+    "oblique_section": "oblique",
     "predict": "api",
     "read_image": "io",
 }

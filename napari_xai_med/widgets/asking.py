@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import napari
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QPushButton
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QFileDialog, QLabel, QProgressBar, QPushButton, QWidget
 
 from napari_xai_med.errors import UntrustedError, XAIMedError
 from napari_xai_med.models.classifier import Classifier
@@ -34,6 +34,7 @@ class AskingWidget(ControlsWidget):
         self.progress, self.progress_text = QProgressBar(), QLabel()
         self.progress_text.setWordWrap(True)
         self._starting: tuple[QPushButton, ...] = ()
+        self._wanted: QWidget | None = None
 
     def _connect_asking(self, *starting: QPushButton) -> None:
         """Connect what is the same everywhere; `starting` are the buttons that begin work."""
@@ -78,6 +79,16 @@ class AskingWidget(ControlsWidget):
         self.notices.setVisible(bool(told))
         for notice in told:
             show_warning(notice)
+
+    def _scroll_to(self, part: QWidget) -> None:
+        """Show a part of the controls whose size is known only when Qt has laid it out."""
+        self._wanted = part
+        # A bound method: it is forgotten when the widget goes.
+        QTimer.singleShot(0, self._show_wanted)
+
+    def _show_wanted(self) -> None:
+        if self._wanted is not None:
+            self._scroll.ensureWidgetVisible(self._wanted)
 
     def _show_failure(self, error: Exception) -> None:
         if isinstance(error, UntrustedError):

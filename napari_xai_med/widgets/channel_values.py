@@ -127,7 +127,7 @@ class ChannelValuesWidget(AskingWidget):
             self.bars.show_bars(result[1])
             self._show_notices(result[1].notices)
             self._show_running(self.task.running)
-            self._scroll.ensureWidgetVisible(self.bars)
+            self._scroll_to(self.bars)
 
         self.task.start(work, done)
 

@@ -28,8 +28,10 @@ class MaskPicker(QComboBox):
         self._fill()
 
     def _fill(self, *_: Any) -> None:
-        before, self._layers = self.layer(), [each for each in self._viewer.layers if isinstance(each, Labels)]
-        path = self.path()
+        before, path = self.layer(), self.path()
+        self._layers = [each for each in self._viewer.layers if isinstance(each, Labels)]
+        # Other layers come and go without another choice.
+        self.blockSignals(True)
         self.clear()
         self.addItem(_NONE, "")
         self.addItem(_BODY, BODY)
@@ -39,6 +41,9 @@ class MaskPicker(QComboBox):
             self.choose(before)
         elif path == BODY:
             self.setCurrentIndex(1)
+        self.blockSignals(False)
+        if self.layer() != before:
+            self.currentIndexChanged.emit(self.currentIndex())
 
     def choose(self, layer: Labels) -> None:
         """Choose a labels layer of the viewer."""

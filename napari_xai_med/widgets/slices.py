@@ -14,17 +14,22 @@ from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError
+from napari_xai_med.explanation import explain_request
+from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.io.slices import save_slices
 from napari_xai_med.job import Job
 from napari_xai_med.layers import LayerView
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.oblique import oblique_section
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.slice_pipeline import METHOD, ExplainedSlices, SliceChoice, Slices, explain_slices, find_slices
 from napari_xai_med.widgets.asking import AskingWidget
 from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.loader import Loader
+from napari_xai_med.widgets.oblique import add_oblique_heatmap, plane_on_screen
+from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
 from napari_xai_med.widgets.results import add_heatmap
 from napari_xai_med.widgets.slice_choice import SliceChoiceForm
@@ -66,7 +71,9 @@ class SlicesWidget(AskingWidget):
         self.choose_button, self.explain_button = QPushButton("Choose slices"), QPushButton("Explain slices")
         self.choose_button.setToolTip("Only find the slices; a click on one shows it.")
         self.explain_button.setToolTip("Find the slices and explain what the classifier sees in each of them.")
-        self.list = SliceList()
+        self.plane_button = QPushButton("Explain the plane in 3D")
+        self.plane_button.setToolTip("The oblique plane that the viewer shows of the image, with the depiction plane.")
+        self.list, self.bars = SliceList(), ProbabilityBars()
         self._shown: _Shown | None = None
         self.classifier.choose("chest_ct_2d")
         self.question.method.setCurrentIndex(self.question.method.findData(METHOD))
@@ -79,9 +86,11 @@ class SlicesWidget(AskingWidget):
             QLabel("<b>What is asked about each</b>"),
             self.question,
             row(self.explain_button, self.cancel_button),
+            self.plane_button,
             self.progress,
             self.progress_text,
             self.list,
+            self.bars,
             self.notices,
             self.save_button,
         )
@@ -90,13 +99,14 @@ class SlicesWidget(AskingWidget):
     def _connect(self) -> None:
         self.choose_button.clicked.connect(self.choose)
         self.explain_button.clicked.connect(self.explain)
+        self.plane_button.clicked.connect(self.explain_plane)
         self.list.chosen.connect(self.go_to)
         self.form.changed.connect(self._forget)
         self.form.classifier.changed.connect(self._volume_loader.forget)
         self.form.classifier.to_pack.connect(lambda: self.open_beside("Pack a classifier"))
         self.inputs.changed.connect(self._forget)
         self.classifier.changed.connect(self._classifier_changed)
-        self._connect_asking(self.choose_button, self.explain_button)
+        self._connect_asking(self.choose_button, self.explain_button, self.plane_button)
 
     # What the user does
 
@@ -139,6 +149,33 @@ class SlicesWidget(AskingWidget):
         def done(result: tuple[Classifier, ExplainedSlices]) -> None:
             self._show_loaded(result[0])
             self._show_explained(asked, result[1])
+
+        self.task.start(work, done)
+
+    def explain_plane(self) -> None:
+        """Explain what the classifier sees in the plane that the viewer shows in 3D."""
+        try:
+            chosen = self.inputs.chosen()
+            request = replace(self._about_slices(chosen), slice=None)
+            plane = plane_on_screen(self.viewer, chosen.view)
+        except InputError as error:
+            show_warning(str(error))
+            return
+        load = self.loader.chosen()
+
+        def work(job: Job) -> tuple[Classifier, Attribution, Grid]:
+            classifier = load(job)
+            section, grid = oblique_section(chosen.image(), *plane)
+            return classifier, explain_request(section, classifier, request, job.part(0.2, 1.0)), grid
+
+        def done(result: tuple[Classifier, Attribution, Grid]) -> None:
+            classifier, attribution, grid = result
+            self._show_loaded(classifier)
+            self._forget()
+            add_oblique_heatmap(self.viewer, chosen.view, attribution, grid)
+            self.bars.show_prediction(attribution.prediction)
+            self._show_notices(attribution.notices)
+            self._scroll_to(self.bars)
 
         self.task.start(work, done)
 
@@ -219,9 +256,10 @@ class SlicesWidget(AskingWidget):
 
     def _show(self, shown: _Shown, slices: Slices, attributions: tuple[Attribution, ...]) -> None:
         self._shown = shown
+        self.bars.show_nothing()
         self.list.show_slices(slices, attributions)
         self._show_running(self.task.running)
-        self._scroll.ensureWidgetVisible(self.list)
+        self._scroll_to(self.list)
 
     def _show_loaded(self, classifier: Classifier) -> None:
         super()._show_loaded(classifier)
@@ -237,6 +275,7 @@ class SlicesWidget(AskingWidget):
 
     def _forget(self) -> None:
         self._shown = None
+        self.bars.show_nothing()
         self.list.show_slices(None)
         self._show_notices(())
         self._show_running(self.task.running)

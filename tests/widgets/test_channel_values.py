@@ -80,6 +80,12 @@ def test_what_is_missing_is_one_sentence(channels: Open, qtbot: Any) -> None:
     widget.show_button.click()
     finish(qtbot, widget)
     assert "gets a single channel" in widget.progress_text.text()
+    assert not widget.bars.isVisible()
+
+
+def test_stopping_shows_nothing(shown: tuple[Any, Any], qtbot: Any) -> None:
+    """While the classifier is still being loaded."""
+    _, widget = shown
     widget.show_button.click()
     widget.cancel_button.click()
     finish(qtbot, widget)

@@ -75,14 +75,15 @@ def test_slices_are_only_chosen_and_shown_in_their_plane(slices: Open, qtbot: An
     rows = zip(expected.indices, expected.scores, strict=True)
     assert widget.list.rows() == [[f"sagittal {index}", f"{score:.4g}"] for index, score in rows]
     assert not widget.save_button.isEnabled()
+    viewer.add_points()
+    assert len(widget.list.rows()) == 2, "other layers change nothing"
     click(qtbot, widget, 1)
     assert viewer.dims.order == (2, 0, 1)
-    world = source.data_to_world((0, 0, source.data.shape[2] - 1))[2], source.data_to_world((0, 0, 0))[2]
     # Numbered from the patient's right on, as the layer is.
-    shown = round(float(source.world_to_data(viewer.dims.point)[2]))
-    assert shown == expected.indices[1], world
-    widget.form.plane.setCurrentText("axial")
+    assert round(float(source.world_to_data(viewer.dims.point)[2])) == expected.indices[1]
+    viewer.layers.remove("chest_ct_lesion_mask")
     assert widget.list.rows() == []
+    assert widget.form.mask.path() == ""
 
 
 @pytest.mark.parametrize("name", ["intensity", "body"])
@@ -146,6 +147,31 @@ def test_stopping_leaves_the_viewer_as_it_was(slices: Open, qtbot: Any) -> None:
     finish(qtbot, widget)
     assert list(viewer.layers) == before
     assert "Stopped" in last_sentence().message
+
+
+def test_the_plane_in_3d_is_explained_where_it_is_shown(slices: Open, qtbot: Any) -> None:
+    viewer, widget = slices("chest_ct_lesion", "chest_ct_2d")
+    source = viewer.layers["chest_ct_lesion"]
+    notification_manager.records.clear()
+    widget.plane_button.click()
+    assert "choose plane as its depiction" in last_sentence().message
+    viewer.dims.ndisplay = 3
+    source.depiction = "plane"
+    source.plane.position, source.plane.normal = (29, 40, 48), (1, 0.4, 0.15)
+    widget.plane_button.click()
+    finish(qtbot, widget)
+    layer = viewer.layers[-1]
+    assert widget.bars.rows()[0][0] == "ground glass"
+    corners = np.array([[0, *corner] for corner in np.ndindex(2, 2)]) * (np.array(layer.data.shape) - 1)
+    there = np.array([source.world_to_data(layer.data_to_world(corner)) for corner in corners])
+    np.testing.assert_allclose((there - source.plane.position) @ np.array(source.plane.normal), 0, atol=1e-4)
+    # What speaks most for ground glass is the ground glass.
+    peak = np.unravel_index(layer.data.argmax(), layer.data.shape)
+    found = np.rint(source.world_to_data(layer.data_to_world(peak))).astype(int)
+    mask = viewer.layers["chest_ct_lesion_mask"].data
+    near = tuple(slice(n - 3, n + 4) for n in found)
+    assert mask[near].any()
+    assert widget.image.count() == 1, "the map is not offered as an image"
 
 
 @pytest.mark.parametrize("seed", range(3))

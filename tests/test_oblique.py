@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import random_affine, world_of
+from scipy.spatial.transform import Rotation
+
+from napari_xai_med import Image, oblique_section
+from napari_xai_med.errors import InputError
+from napari_xai_med.grid import Grid, Reorientation
+from napari_xai_med.image import PLANES
+
+SHAPE = (24, 28, 30)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("sign", [1, -3])
+def test_along_the_axes_it_is_the_slice_itself(plane: str, sign: int) -> None:
+    """Voxel for voxel, in the orientation of display, whichever way the normal points and however long it is."""
+    data = np.random.default_rng(0).random((2, *SHAPE)).astype(np.float32)
+    affine = np.array([[0, 0, 2, 5], [-2, 0, 0, 7], [0, 2, 0, -9], [0, 0, 0, 1]], float)
+    image = Image(data, Grid(SHAPE, affine))
+    shown = image.reoriented(Reorientation.between(image.grid))
+    axis = PLANES.index(plane)
+    corner = [10 if k == axis else 3 for k in range(3)]
+    section, grid = oblique_section(image, shown.grid.to_world(corner), sign * shown.grid.affine[:3, axis])
+    np.testing.assert_allclose(section.data, np.take(shown.data, 10, axis + 1), atol=1e-5)
+    assert section.grid.spacing == (2, 2)
+    first = [10 if k == axis else 0 for k in range(3)]
+    np.testing.assert_allclose(grid.to_world((0, 0, 0)), shown.grid.to_world(first), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_field_is_seen_where_it_lies(seed: int) -> None:
+    """Of a volume that holds a linear function of the world each pixel has that function's value at its own place."""
+    random = np.random.default_rng(seed)
+    affine = random_affine(random)
+    slope = random.normal(size=3)
+    image = Image((world_of(SHAPE, affine) @ slope)[None].astype(np.float32), Grid(SHAPE, affine))
+    middle = image.grid.to_world((np.array(SHAPE) - 1) / 2 + random.uniform(-3, 3, 3))
+    normal = Rotation.random(random_state=seed).as_matrix()[0]
+    section, grid = oblique_section(image, middle, normal)
+    assert grid.shape[1:] == section.grid.shape
+    assert grid.spacing == pytest.approx((min(image.grid.spacing),) * 3)
+    world = world_of(grid.shape, grid.affine)[0]
+    np.testing.assert_allclose((world - middle) @ normal, 0, atol=1e-6)
+    index = image.grid.to_index(world)
+    inside = ((index > 0) & (index < np.array(SHAPE) - 1)).all(-1)
+    assert inside.mean() > 0.1
+    tolerance = 1e-5 * np.abs(image.data).max()
+    np.testing.assert_allclose(section.data[0][inside], (world @ slope)[inside], atol=tolerance)
+    beyond = ((index < -0.6) | (index > np.array(SHAPE) - 0.4)).any(-1)
+    assert (section.data[0][beyond] == image.data.min()).all()
+    # The picture ends where the volume does: within two pixels of each side there is something of it.
+    for side in (beyond[:2], beyond[-2:], beyond[:, :2], beyond[:, -2:]):
+        assert not side.all()
+
+
+def test_nothing_is_mirrored() -> None:
+    """Rows and columns run as in the nearest slice, and the map's grid is right-handed as the display's is."""
+    image = Image.from_array(np.zeros(SHAPE))
+    for seed in range(20):
+        normal = Rotation.random(random_state=seed).as_matrix()[0]
+        _, grid = oblique_section(image, image.grid.to_world((12, 14, 15)), normal)
+        shown = np.linalg.inv(image.grid.affine)[:3, :3] @ grid.affine[:3, :3]
+        nearest = int(np.abs(shown[:, 0]).argmax())
+        rows, columns = (k for k in range(3) if k != nearest)
+        assert shown[nearest, 0] > 0
+        assert shown[rows, 1] > 0
+        assert shown[columns, 2] > 0
+        # The axes of coronal slices, y z x, are an odd order of z y x.
+        assert np.linalg.det(shown) == pytest.approx(-1 if nearest == 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("point", "normal", "sentence"),
+    [
+        ((500, 0, 0), (1, 0, 0), "The plane passes image by"),
+        ((0, 0, 0), (0, 0, 0), "No plane goes through"),
+        ((0, 0), (0, 0, 1), "No plane goes through"),
+        ((0, 0, np.nan), (0, 0, 1), "No plane goes through"),
+    ],
+)
+def test_what_can_not_be_is_one_sentence(point: tuple[float, ...], normal: tuple[float, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        oblique_section(Image.from_array(np.zeros(SHAPE)), point, normal)
+    with pytest.raises(InputError, match="has no oblique slices"):
+        oblique_section(Image.from_array(np.zeros((4, 4))), (0, 0, 0), (0, 0, 1))
