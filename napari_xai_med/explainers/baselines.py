@@ -72,8 +72,13 @@ def simple_baselines(question: Question, names: Sequence[str], width: float) -> 
         For each row of the inputs; on the classifier's device.
     """
     widths = [width / step for step in spacing_of(question)]
-    rows = [torch.stack([_SIMPLE[name](image, widths) for name in names]) for image in question.inputs]
-    return torch.stack(rows).to(question.classifier.device)
+    rows = [_joined([_SIMPLE[name](image, widths) for name in names]) for image in question.inputs]
+    return _joined(rows).to(question.classifier.device)
+
+
+def _joined(images: Sequence[Tensor]) -> Tensor:
+    """All of them along a new first axis; one alone is not copied, since one number everywhere takes no memory."""
+    return images[0][None] if len(images) == 1 else torch.stack(list(images))
 
 
 @dataclass(frozen=True)

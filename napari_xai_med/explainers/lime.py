@@ -13,12 +13,13 @@ from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.library_shap import SEEDS
 from napari_xai_med.explainers.segmented import SegmentExplainer
 from napari_xai_med.games.agreement import expected_rank_correlation
-from napari_xai_med.games.base import Estimate, Float
+from napari_xai_med.games.base import Coalitions, Estimate, Float
 from napari_xai_med.games.engine import ImageGame
 from napari_xai_med.options import option
 
 _FIRST = 64
 """Samples of the first estimate, if that is more than there are segments."""
+_PART = 256
 _ALPHA = 1.0
 """Of the ridge regression, as lime has it."""
 _GOOD_FIT = 0.5
@@ -102,7 +103,7 @@ class Lime(SegmentExplainer):
         distances = 1 - np.sqrt(masks.mean(1))
         count = min(self.samples, max(_FIRST, game.players + 1))
         while True:
-            scores = game(masks[:count].astype(bool))
+            scores = game(masks[:count])
             fits = [self._fit(masks[:count], distances[:count], column) for column in scores.T]
             yield Estimate(
                 np.stack([fit.weights for fit in fits]),
@@ -116,20 +117,21 @@ class Lime(SegmentExplainer):
                 return
             count = min(2 * count, self.samples)
 
-    def _masks(self, players: int) -> NDArray[np.int64]:
+    def _masks(self, players: int) -> Coalitions:
         """Which segments each sample keeps, shape (samples, players); all of them first."""
         random = np.random.RandomState(self.seed % SEEDS)  # what lime draws with
         if self.sampling == "half":
-            masks = random.randint(0, 2, self.samples * players).reshape(self.samples, players)
+            masks = random.randint(0, 2, self.samples * players).reshape(self.samples, players) == 1
         else:
             sizes = random.randint(0, players + 1, (self.samples, 1))
             ranks = random.random_sample((self.samples, players)).argsort(1).argsort(1)
-            masks = (ranks < sizes).astype(np.int64)
-        masks[0] = 1
+            masks = ranks < sizes
+        masks[0] = True
+        # As numbers they would take as much memory as a volume while the network runs.
         return masks
 
-    def _fit(self, masks: NDArray[np.int64], distances: Float, scores: Float) -> _Fit:
-        players = masks.shape[1]
+    def _fit(self, kept: Coalitions, distances: Float, scores: Float) -> _Fit:
+        masks, players = kept.astype(np.int64), kept.shape[1]
         if scores.min() == scores.max():
             # Nothing to fit, and rounding would look like weights.
             return _Fit(np.zeros(players), np.zeros(players), {"r2": None, "intercept": float(scores[0])}, ())
@@ -164,9 +166,15 @@ def _errors(masks: NDArray[np.int64], residuals: Float, weights: Float) -> Float
     masks : ndarray, shape (K, players)
     residuals, weights : ndarray, shape (K,)
     """
-    centred = masks - np.average(masks, axis=0, weights=weights)
-    weighted = centred * weights[:, None]
-    inverse = np.linalg.inv(centred.T @ weighted + _ALPHA * np.eye(masks.shape[1]))
-    leverage = ((weighted @ inverse) * centred).sum(1) + weights / weights.sum()
-    pull = weighted @ inverse * (residuals / np.maximum(1 - leverage, 1e-6))[:, None]
-    return np.asarray(np.sqrt((pull**2).sum(0)))
+    mean = np.average(masks, axis=0, weights=weights)
+    scatter = (masks.T * weights) @ masks - weights.sum() * np.outer(mean, mean)
+    inverse = np.linalg.inv(scatter + _ALPHA * np.eye(len(mean)))
+    variances = np.zeros(len(mean))
+    # In parts: samples times segments are many numbers, and the volume that is explained fills the memory.
+    for k in range(0, len(masks), _PART):
+        part = slice(k, k + _PART)
+        centred = masks[part] - mean
+        pull = (centred * weights[part, None]) @ inverse
+        leverage = (pull * centred).sum(1) + weights[part] / weights.sum()
+        variances += np.square(pull * (residuals[part] / np.maximum(1 - leverage, 1e-6))[:, None]).sum(0)
+    return np.sqrt(variances)
