@@ -8,15 +8,15 @@ import numpy as np
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.games.base import Coalitions, Estimate, Float, Game
+from napari_xai_med.games.design import Design
 from napari_xai_med.games.exact import exact_estimate
 from napari_xai_med.games.odd_process import Belief, Pairs, Posterior, fitted, posterior
-from napari_xai_med.games.pairs import PairSampler
 from napari_xai_med.games.stopping import StopRule
 
 _GROWTH = 8
 """A round is at least this part of what is known, so that all rounds together take not much more than the last one."""
 
-_ANEW = 1.25
+_ANEW = 1.5
 """By which factor more pairs there are when the belief is fitted anew."""
 
 _FITTED = 256
@@ -60,20 +60,21 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
     if players < 4:
         yield exact_estimate(game)
         return
-    sampler = PairSampler(players, np.random.default_rng(seed))
-    asked = sampler.first()
+    design = Design(players, np.random.default_rng(seed))
+    asked = design.first()
     odd = _odd_part(game, asked)
-    beliefs, fitted_with = [Belief()] * odd.shape[1], 0
+    beliefs, fitted_with = [Belief.usual(players)] * odd.shape[1], 0
     while True:
         pairs = Pairs(asked)
-        if len(asked) >= max(_ANEW * fitted_with, players + 4):
-            few = Pairs(asked[: players + _FITTED])
-            beliefs = [fitted(few, g, belief) for g, belief in zip(odd[: few.count].T, beliefs, strict=True)]
-            fitted_with = len(asked)
+        few = min(len(asked), players + _FITTED)
+        if few >= max(_ANEW * fitted_with, players + 4) or fitted_with < few == players + _FITTED:
+            fit = Pairs(asked[:few])
+            beliefs = [fitted(fit, g, belief) for g, belief in zip(odd[:few].T, beliefs, strict=True)]
+            fitted_with = few
         found = [posterior(pairs, g, belief) for g, belief in zip(odd.T, beliefs, strict=True)]
         estimate = _estimate(found, len(asked), rule)
         wanted = max(players // 2, len(asked) // _GROWTH)
-        more = sampler.draw(min(wanted, rule.budget // 2 - len(asked)))
+        more = design.draw(asked, min(wanted, rule.budget // 2 - len(asked)))
         yield estimate
         if estimate.settled or not len(more):
             break
