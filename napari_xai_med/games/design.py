@@ -10,10 +10,12 @@ from napari_xai_med.games.odd_process import Belief, Pairs
 from napari_xai_med.games.pairs import PairSampler
 
 _POOL = 512
-"""Pairs among which the next are chosen."""
+"""Pairs among which the next are chosen, until one half of them is."""
 
 _FREE = 1e3
 """Variance of each player's own share, relative to all else."""
+
+_ROUNDING = 1e-12
 
 
 class Design:
@@ -37,38 +39,56 @@ class Design:
     def __init__(self, players: int, rng: np.random.Generator) -> None:
         self._sampler = PairSampler(players, rng)
         self._belief = Belief.usual(players)
-        self._pool = np.empty((0, players), dtype=bool)
+        self._renew(self.first(), np.empty((0, players), dtype=bool))
 
     def first(self) -> Coalitions:
         """All players, then each alone; shape (players + 1, players)."""
         return self._sampler.first()
 
     def draw(self, asked: Coalitions, count: int) -> Coalitions:
-        """One coalition of each of so many more pairs, or of all that are left; shape (K, players)."""
-        self._pool = np.concatenate([self._pool, self._sampler.draw(max(_POOL, count) - len(self._pool))])
-        if not min(count, len(self._pool)):
-            return self._pool[:0]
-        pairs = Pairs(np.concatenate([asked, self._pool]))
+        """One coalition of each of so many more pairs, or of all that are left; shape (K, players).
+
+        Parameters
+        ----------
+        asked : ndarray of bool, shape (m, players)
+            All that were drawn before.
+        count : int
+        """
+        left = self._pool[self._free]
+        if len(left) < max(_POOL // 2, count):
+            more = self._sampler.draw(max(_POOL, count) - len(left))
+            if len(more):
+                self._renew(asked, np.concatenate([left, more]))
+        best = [self._next() for _ in range(min(count, int(self._free.sum())))]
+        return self._pool[best]
+
+    def _renew(self, asked: Coalitions, pool: Coalitions) -> None:
+        """What is known of each of the pool, and of its connection with the Shapley values, from all asked before."""
+        pairs, m = Pairs(np.concatenate([asked, pool])), len(asked)
         covariance, cross = pairs.covariance(self._belief), pairs.cross(self._belief)
-        free = _FREE * covariance.max()
-        covariance += free * (pairs.signs @ pairs.signs.T) / pairs.players
-        cross += 2 * free / pairs.players * pairs.signs
-        m = len(asked)
+        free = _FREE * covariance.max() / pairs.players
+        covariance += free * pairs.signs @ pairs.signs.T
+        cross += 2 * free * pairs.signs
         lower = cholesky(covariance[:m, :m], lower=True, check_finite=False)
         known = np.concatenate([covariance[:m, m:], cross[:m]], 1)
         white = solve_triangular(lower, known, lower=True, check_finite=False)
-        seen, left = white[:, : -pairs.players], white[:, -pairs.players :]
-        covariance, cross = covariance[m:, m:] - seen.T @ seen, cross[m:] - seen.T @ left
-        chosen = np.zeros(len(self._pool), dtype=bool)
-        order = []
-        for _ in range(min(count, len(chosen))):
-            gain = np.square(cross).sum(1) / np.diag(covariance)
-            best = int(np.where(chosen, -1.0, gain).argmax())
-            chosen[best] = True
-            order.append(best)
-            column = covariance[:, best] / covariance[best, best]
-            cross = cross - np.outer(column, cross[best])
-            covariance = covariance - np.outer(column, covariance[best])
-            covariance[best, best] = 1.0
-        more, self._pool = self._pool[order], self._pool[~chosen]
-        return more
+        seen, values = white[:, : len(pool)], white[:, len(pool) :]
+        self._pool, self._free = pool, np.ones(len(pool), dtype=bool)
+        self._covariance, self._cross = covariance[m:, m:] - seen.T @ seen, cross[m:] - seen.T @ values
+        self._least = _ROUNDING * covariance.max()
+        self._variance = np.diag(self._covariance).copy()
+        # Rows of the Cholesky factor of what is chosen since.
+        self._rows = np.empty((0, len(pool)))
+
+    def _next(self) -> int:
+        """Which of the pool lowers the variance of the Shapley values most, from now on chosen."""
+        variance = np.maximum(self._variance, self._least)
+        gain = np.square(self._cross).sum(1) / variance
+        best = int(np.where(self._free, gain, -1.0).argmax())
+        deviation = np.sqrt(variance[best])
+        row = (self._covariance[best] - self._rows[:, best] @ self._rows) / deviation
+        self._rows = np.concatenate([self._rows, row[None]])
+        self._variance = self._variance - row**2
+        self._cross = self._cross - np.outer(row, self._cross[best] / deviation)
+        self._free[best] = False
+        return best

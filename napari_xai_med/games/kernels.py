@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_xai_med.games.base import Float
 
+
 @dataclass(frozen=True)
 class Component:
     """One part of the odd part g of a game, a Gaussian process that treats all players alike.

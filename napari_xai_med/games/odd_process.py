@@ -28,7 +28,7 @@ _SPREAD, _SPREAD_OF_PLAYERS = 1.5, 1.0
 _LEAST, _MOST = -4.0, 1.5
 """Of the logarithms of the weights that all share; beyond, exponentials overflow."""
 
-_STEPS = 15
+_STEPS = 12
 """Each fit starts at the last one, so that it need not converge."""
 
 _ROUNDING, _ROUNDING_32 = 1e-12, 1e-6
@@ -88,6 +88,12 @@ class Pairs:
     ----------
     coalitions : ndarray of bool, shape (m, n)
         One of each pair; all players first.
+
+    Attributes
+    ----------
+    signs : ndarray of float64, shape (m, n)
+    alike : list of ndarray of float64, shape (m, m)
+        Covariances of the parts that treat all players alike, their variances left out.
     """
 
     def __init__(self, coalitions: Coalitions) -> None:
@@ -97,15 +103,12 @@ class Pairs:
         agreeing = np.rint((self.signs @ self.signs.T + self.players) / 2).astype(np.intp)
         self._alike = (by_size(self.players), by_player(self.players))
         of_sizes = np.ix_(self.sizes, self.sizes)
-        self._known = [part.sizes[of_sizes] * part.overlaps[agreeing] for part in self._alike]
-
-    def parts(self, belief: Belief) -> list[Float]:
-        """Covariances of the parts of the odd part of the game, their variances left out; shape (m, m) each."""
-        return self._known + [part.covariance(self.signs) for part in belief.interactions()]
+        self.alike = [part.sizes[of_sizes] * part.overlaps[agreeing] for part in self._alike]
 
     def covariance(self, belief: Belief) -> Float:
         """Of the odd part of the game, shape (m, m)."""
-        return _with_nugget(_weighted(belief, self.parts(belief)))
+        interactions = [part.covariance(self.signs) for part in belief.interactions()]
+        return _with_nugget(_weighted(belief, self.alike + interactions))
 
     def cross(self, belief: Belief) -> Float:
         """Of the odd part with the Shapley values, shape (m, n)."""
@@ -189,7 +192,9 @@ def evidence(pairs: Pairs, odd: Float, belief: Belief) -> tuple[float, Float]:
     LinAlgError
         If the covariance is singular.
     """
-    parts = pairs.parts(belief)
+    interactions = belief.interactions()
+    halves = [part.halves(pairs.signs) for part in interactions]
+    parts = pairs.alike + [half.covariance() for half in halves]
     lower = cholesky(_with_nugget(_weighted(belief, parts)), lower=True, check_finite=False)
     white = solve_triangular(lower, np.eye(pairs.count), lower=True, check_finite=False)
     orthogonal, upper = np.linalg.qr(white @ pairs.signs)
@@ -201,8 +206,8 @@ def evidence(pairs: Pairs, odd: Float, belief: Belief) -> tuple[float, Float]:
     weight = (freedom / rest * np.outer(fit, fit) - precision) / 2
     weight[np.diag_indices_from(weight)] += _NUGGET * np.trace(weight) / pairs.count
     own = [
-        variance * part.derivative(pairs.signs, weight)
-        for variance, part in zip(belief.variances[2:], belief.interactions(), strict=True)
+        variance * part.derivative(pairs.signs, half, weight)
+        for variance, part, half in zip(belief.variances[2:], interactions, halves, strict=True)
     ]
     of_variances = belief.variances * [(weight * part).sum() for part in parts]
     return float(value), np.concatenate([of_variances, [each.sum() for each in own], np.sum(own, 0)])

@@ -13,6 +13,29 @@ _NODES = 24
 
 
 @dataclass(frozen=True)
+class Halves:
+    """The summands of the covariance of `Interactions`, of shape (m, m) each.
+
+    Parameters
+    ----------
+    present, absent : ndarray of float64
+        Of both coalitions, and of both complements.
+    opposite, opposite_absent : ndarray of float64
+        Of one coalition and the other's complement, and of its complement and the other.
+    """
+
+    present: Float
+    absent: Float
+    opposite: Float
+    opposite_absent: Float
+
+    def covariance(self) -> Float:
+        """Of the odd part of the game."""
+        covariance: Float = self.present + self.absent - self.opposite - self.opposite_absent
+        return covariance
+
+
+@dataclass(frozen=True)
 class Interactions:
     """The odd part of a game whose players interact in products, each player as strongly as it does.
 
@@ -45,41 +68,38 @@ class Interactions:
         # A coalition of one half of the players has the variance 1; exp(sum w) is left out everywhere.
         return float(1 - np.exp(-2 * self.weights.sum()))
 
-    def _halves(self, signs: Float) -> tuple[Float, Float, Float]:
-        """What both summands of the covariance are without the tilt, and exp(tilt sum_i w_i x_i)."""
-        exponent = (signs * self.weights) @ signs.T
-        total, norm = self.weights.sum(), self._norm()
+    def halves(self, signs: Float) -> Halves:
+        """Of the covariance at coalitions of shape (m, n)."""
+        same = np.exp((signs * self.weights) @ signs.T - self.weights.sum())
+        other = np.exp(-2 * self.weights.sum()) / same
         tilted = np.exp(self.tilt * (signs @ self.weights))
-        return np.exp(exponent - total) / norm, np.exp(-exponent - total) / norm, tilted
+        up, ratio = np.outer(tilted, tilted), np.outer(tilted, 1 / tilted)
+        norm = 2 * self._norm()
+        same, other = same / norm, other / norm
+        return Halves(same * up, same / up, other * ratio, other * ratio.T)
 
     def covariance(self, signs: Float) -> Float:
         """Of the odd part of the game, shape (m, m), at coalitions of shape (m, n)."""
-        same, other, tilted = self._halves(signs)
-        if not self.tilt:
-            return same - other
-        up, ratio = np.outer(tilted, tilted), np.outer(tilted, 1 / tilted)
-        covariance: Float = same * (up + 1 / up) / 2 - other * (ratio + ratio.T) / 2
-        return covariance
+        return self.halves(signs).covariance()
 
-    def derivative(self, signs: Float, weight: Float) -> Float:
+    def derivative(self, signs: Float, halves: Halves, weight: Float) -> Float:
         """Of sum(weight * covariance) by the logarithm of each player's weight, shape (n,).
 
         Parameters
         ----------
         signs : ndarray of float64, shape (m, n)
+        halves : Halves
+            At them.
         weight : ndarray of float64, shape (m, m)
             Symmetric.
         """
-        same, other, tilted = self._halves(signs)
-        by_tilt = np.zeros(len(signs))
+        same, other = halves.present + halves.absent, halves.opposite + halves.opposite_absent
+        by_weight = (signs * ((weight * (same + other)) @ signs)).sum(0)
         if self.tilt:
-            up, ratio = np.outer(tilted, tilted), np.outer(tilted, 1 / tilted)
-            odd = same * (up - 1 / up) - other * (ratio - ratio.T)
-            by_tilt = (weight * odd).sum(1)
-            same, other = same * (up + 1 / up) / 2, other * (ratio + ratio.T) / 2
-        by_weight = (signs * ((weight * (same + other)) @ signs)).sum(0) + self.tilt * (signs.T @ by_tilt)
-        total = self.weights.sum()
-        derivative: Float = self.weights * (by_weight - (weight * (same - other)).sum() / np.tanh(total))
+            odd = halves.present - halves.absent - halves.opposite + halves.opposite_absent
+            by_weight += 2 * self.tilt * (signs.T @ (weight * odd).sum(1))
+        by_norm = (weight * (same - other)).sum() / np.tanh(self.weights.sum())
+        derivative: Float = self.weights * (by_weight - by_norm)
         return derivative
 
     def _factors(self) -> tuple[Float, Float, Float]:
