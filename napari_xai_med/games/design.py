@@ -15,7 +15,7 @@ _POOL = 512
 _FREE = 1e3
 """Variance of each player's own share, relative to all else."""
 
-_ROUNDING = 1e-12
+_ROUNDING, _TIES = 1e-12, 1e-4
 
 
 class Design:
@@ -37,7 +37,7 @@ class Design:
     """
 
     def __init__(self, players: int, rng: np.random.Generator) -> None:
-        self._sampler = PairSampler(players, rng)
+        self._sampler, self._rng = PairSampler(players, rng), rng
         self._belief = Belief.usual(players)
         self._renew(self.first(), np.empty((0, players), dtype=bool))
 
@@ -75,6 +75,8 @@ class Design:
         seen, values = white[:, : len(pool)], white[:, len(pool) :]
         self._pool, self._free = pool, np.ones(len(pool), dtype=bool)
         self._covariance, self._cross = covariance[m:, m:] - seen.T @ seen, cross[m:] - seen.T @ values
+        # At first all players are alike, and so are many pairs: chance decides among them, not rounding.
+        self._chance = 1 + _TIES * self._rng.random(len(pool))
         self._least = _ROUNDING * covariance.max()
         self._variance = np.diag(self._covariance).copy()
         # Rows of the Cholesky factor of what is chosen since.
@@ -83,7 +85,7 @@ class Design:
     def _next(self) -> int:
         """Which of the pool lowers the variance of the Shapley values most, from now on chosen."""
         variance = np.maximum(self._variance, self._least)
-        gain = np.square(self._cross).sum(1) / variance
+        gain = np.square(self._cross).sum(1) / variance * self._chance
         best = int(np.where(self._free, gain, -1.0).argmax())
         deviation = np.sqrt(variance[best])
         row = (self._covariance[best] - self._rows[:, best] @ self._rows) / deviation

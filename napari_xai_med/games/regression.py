@@ -28,9 +28,10 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
 
     They depend only on the odd part of a game, g(S) = (v(S) - v(N - S)) / 2 [1]_. A Gaussian process on it has each
     player's own share free; what a coalition's size alone does, how a player's share changes with the size, and
-    interactions of any odd number of players are as large as the evidence says, with single interactions of three
-    players beside them. The Shapley values are a linear function of g, so that they have a posterior in closed form:
-    its mean is the estimate, and its standard deviation the error. They sum up to v(N) - v(0) exactly.
+    interactions of any odd number of players are as large as the evidence says, and so is each player's part in them.
+    Which pairs to ask is chosen by what they tell, whatever they turn out to be worth. The Shapley values are a linear
+    function of g, so that they have a posterior in closed form: its mean is the estimate, and its standard deviation
+    the error. They sum up to v(N) - v(0) exactly.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
     while True:
         pairs = Pairs(asked)
         few = min(len(asked), players + _FITTED)
-        if few >= max(_ANEW * fitted_with, players + 4) or fitted_with < few == players + _FITTED:
+        if few > fitted_with and few >= min(max(_ANEW * fitted_with, players + 4), players + _FITTED):
             fit = Pairs(asked[:few])
             beliefs = [fitted(fit, g, belief) for g, belief in zip(odd[:few].T, beliefs, strict=True)]
             fitted_with = few
