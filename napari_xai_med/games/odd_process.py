@@ -222,7 +222,7 @@ def fitted(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
         More than players and one.
     odd : ndarray of float64, shape (m,)
     belief : Belief
-        The nearer the sooner.
+        The nearer the sooner; the usual one is where to start if that is better.
 
     References
     ----------
@@ -242,5 +242,7 @@ def fitted(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
         return np.square(logs / spread).sum() / 2 - value, logs / spread**2 - derivatives
 
     bounds = [(-10.0, 10.0)] * _PARTS + [(_LEAST, _MOST)] * len(_TILTS) + [(-3.0, 3.0)] * pairs.players
-    found = minimize(lacking, belief.logs, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
+    # What few pairs spoke for may be a dead end, worse than the usual belief now.
+    start = min(belief.logs, np.zeros_like(belief.logs), key=lambda logs: lacking(logs)[0])
+    found = minimize(lacking, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
     return Belief(found.x)
