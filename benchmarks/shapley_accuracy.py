@@ -148,7 +148,9 @@ def draw(errors: dict[tuple[str, str, int, int], float], names: list[str], netwo
             line = [overall(errors, name, network, factor) for factor in FACTORS]
             style = {"color": "black", "linewidth": 2.5} if name == OURS else {"color": f"C{k % 10}", "linewidth": 1}
             axis.loglog(FACTORS, line, marker="o" if k <= 10 else "s", markersize=3, label=name, **style)
+        # An error of 1 is that of values that are all 0; what is worse need not be seen in detail.
         axis.set(title=network, xlabel="evaluations per segment", xticks=FACTORS, xticklabels=FACTORS)
+        axis.set_ylim(top=1.5)
         axis.minorticks_off()
     axes[0].set_ylabel("squared error / squared values")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -174,10 +176,13 @@ def main() -> None:
         name: [f"{overall(errors, name, network, factor):.1e}" for network in networks for factor in FACTORS]
         for name in estimators
     }
-    table(f"Squared error by the squared Shapley values, mean of {SEEDS} seeds, over 11 to 16 segments", columns, rows)
+    fewer = "".join(f", {count} of {name}" for name, count in FEWER_SEEDS.items() if name in estimators)
+    players = [count for _, _, count, _ in errors]
+    title = f"mean of {SEEDS} seeds{fewer}, over {min(players)} to {max(players)} segments"
+    table(f"Squared error by the squared Shapley values, {title}", columns, rows)
     rows = {
-        f"{network}, {players}": [f"{errors[OURS, network, players, factor]:.1e}" for factor in FACTORS]
-        for _, network, players, factor in errors
+        f"{network}, {count}": [f"{errors[OURS, network, count, factor]:.1e}" for factor in FACTORS]
+        for _, network, count, factor in errors
         if factor == FACTORS[0]
     }
     table(OURS, ["network and segments", *(f"{factor} n" for factor in FACTORS)], rows)

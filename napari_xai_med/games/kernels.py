@@ -9,11 +9,6 @@ import numpy as np
 
 from napari_xai_med.games.base import Float
 
-DEGREES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Of the interactions that are believed in; see `interactions`."""
-
-_NODES = 24
-
 
 @dataclass(frozen=True)
 class Component:
@@ -73,27 +68,3 @@ def by_player(players: int) -> Component:
     cross = np.stack([sign * mine + (total - sign) * theirs for sign in (-1, 1)], 1)
     variance = players * (own @ walk @ own + (players - 1) * (of_others @ walk @ of_others))
     return Component(walk, agreeing / players, cross, float(variance))
-
-
-@lru_cache(maxsize=64)
-def interactions(players: int, degree: float) -> Component:
-    """Interactions of 3, 5, ... players, less the larger they are; all of as many are alike.
-
-    Each product of an odd number k of signs has the variance rho^k, with rho = degree / players: that sums up to
-    sinh(b x x') without its linear part, where b = artanh(rho).
-    """
-    rho = min(degree / players, 0.9)
-    agreeing = 2 * np.arange(players + 1) - players
-    overlaps = (1 - rho**2) ** (players / 2) * np.sinh(np.arctanh(rho) * agreeing) - rho * agreeing
-    # A term's share 2 / k of each of its players is an integral over the powers of rho.
-    t, weight = np.polynomial.legendre.leggauss(_NODES)
-    t, weight = (t[:, None] + 1) / 2, weight[:, None] / 2
-    scale = (1 - (t * rho) ** 2) ** ((players - 1) / 2)
-    total = 2 * np.arange(players + 1) - players
-    angle = np.arctanh(t * rho)
-    cross = [(weight * 2 * rho * sign * (scale * np.cosh(angle * (total - sign)) - 1)).sum(0) for sign in (-1, 1)]
-    variance = (weight * -4 * rho * np.log(t) * (scale * np.cosh(angle * (players - 1)) - 1)).sum()
-    norm = overlaps[-1]
-    return Component(
-        np.ones((players + 1, players + 1)), overlaps / norm, np.stack(cross, 1) / norm, float(variance / norm)
-    )

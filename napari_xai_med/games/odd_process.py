@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from itertools import combinations
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.optimize import minimize
 from scipy.stats import t as student
 
 from napari_xai_med.games.base import Coalitions, Float
-from napari_xai_med.games.kernels import DEGREES, Component, by_player, by_size, interactions
+from napari_xai_med.games.kernels import by_player, by_size
+from napari_xai_med.games.products import Interactions
 
 _NUGGET = 1e-6
 """Share of the variance that is each coalition's own: float32 rounds."""
 
-_SCALES, _SPREAD = ("size", "interaction", "degree", "player"), 1.5
-"""What is fitted, one after the other, and the standard deviation of its logarithm among games."""
+_TILTS, _USUAL = (0.0, 1.0), (3.0, 1.5)
+"""The kinds of interactions, and what all weights of each usually sum up to."""
 
-_FACTOR = 10**0.5
-"""Variances are found to this factor."""
+_PARTS = 2 + len(_TILTS)
+_SHARED = _PARTS + len(_TILTS)
 
-_SCREENED, _CANDIDATES = 24, 300
-"""Among how many players interactions of three are looked for, and how many of these are compared."""
+_SPREAD, _SPREAD_OF_PLAYERS = 1.5, 1.0
+"""Standard deviations of logarithms, of what all players share and of one player's weight, among games."""
+
+_LEAST, _MOST = -4.0, 1.5
+"""Of the logarithms of the weights that all share; beyond, exponentials overflow."""
+
+_STEPS = 12
+"""Each fit starts at the last one, so that it need not converge."""
 
 _ROUNDING, _ROUNDING_32 = 1e-12, 1e-6
 """Residuals that are smaller, relative to the game, are those of float64 and float32: they have no structure."""
-
-
-@dataclass(frozen=True)
-class Belief:
-    """How large the parts of a game's odd part are, relative to each other; see `kernels`.
-
-    Parameters
-    ----------
-    size, player, interaction : float
-        Variances.
-    degree : float
-        Of the interactions.
-    triples : ndarray of int, shape (P, 3)
-        Interactions of three players that matter more than others.
-    variances : ndarray of float64, shape (P,)
-        What they have beyond the others.
-    """
-
-    size: float = 1.0
-    player: float = 1.0
-    interaction: float = 0.1
-    degree: float = 4.0
-    triples: NDArray[np.intp] = field(default_factory=lambda: np.empty((0, 3), dtype=np.intp))
-    variances: Float = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -67,6 +49,38 @@ class Posterior:
     covariance: Float
 
 
+@dataclass(frozen=True)
+class Belief:
+    """How large the parts of a game's odd part are, relative to each other.
+
+    Parameters
+    ----------
+    logs : ndarray of float64, shape (6 + n,)
+        Logarithms, relative to the usual: the variances of what a coalition's size alone does, of how a player's
+        share changes with the size, and of the interactions without and with a tilt; the weights of both kinds of
+        interactions; and what each player's weight is beyond that.
+    """
+
+    logs: Float
+
+    @classmethod
+    def usual(cls, players: int) -> Belief:
+        """What is believed before any coalition is asked."""
+        return cls(np.zeros(_SHARED + players))
+
+    @property
+    def variances(self) -> Float:
+        """Of the four parts."""
+        return np.exp(self.logs[:_PARTS])
+
+    def interactions(self) -> list[Interactions]:
+        """Without a tilt, and with one."""
+        own = self.logs[_SHARED:]
+        usual = np.array(_USUAL) / len(own)
+        scales = usual * np.exp(self.logs[_PARTS:_SHARED])
+        return [Interactions(scale * np.exp(own), tilt) for scale, tilt in zip(scales, _TILTS, strict=True)]
+
+
 class Pairs:
     """What coalitions have in common, for all targets alike.
 
@@ -74,60 +88,52 @@ class Pairs:
     ----------
     coalitions : ndarray of bool, shape (m, n)
         One of each pair; all players first.
+
+    Attributes
+    ----------
+    signs : ndarray of float64, shape (m, n)
+    alike : list of ndarray of float64, shape (m, m)
+        Covariances of the parts that treat all players alike, their variances left out.
     """
 
     def __init__(self, coalitions: Coalitions) -> None:
         self.count, self.players = coalitions.shape
         self.signs = np.where(coalitions, 1.0, -1.0)
         self.sizes = coalitions.sum(1)
-        self.agreeing = np.rint((self.signs @ self.signs.T + self.players) / 2).astype(np.intp)
-        self._known: dict[tuple[str, float], Float] = {}
-
-    def parts(self, belief: Belief) -> list[tuple[float, Component]]:
-        """The components with their variances."""
-        n = self.players
-        kinds = (by_size(n), by_player(n), interactions(n, belief.degree))
-        return list(zip((belief.size, belief.player, belief.interaction), kinds, strict=True))
+        agreeing = np.rint((self.signs @ self.signs.T + self.players) / 2).astype(np.intp)
+        self._alike = (by_size(self.players), by_player(self.players))
+        of_sizes = np.ix_(self.sizes, self.sizes)
+        self.alike = [part.sizes[of_sizes] * part.overlaps[agreeing] for part in self._alike]
 
     def covariance(self, belief: Belief) -> Float:
         """Of the odd part of the game, shape (m, m)."""
-        total = np.zeros((self.count, self.count))
-        for k, (variance, part) in enumerate(self.parts(belief)):
-            key = (str(k), belief.degree if k == 2 else 0.0)
-            if key not in self._known:
-                by_sizes = part.sizes[self.sizes[:, None], self.sizes]
-                self._known[key] = by_sizes * part.overlaps[self.agreeing]
-            total += variance * self._known[key]
-        products = self.products(belief.triples)
-        own = _NUGGET * np.trace(total) / self.count + _ROUNDING * belief.variances.sum()
-        total[np.diag_indices(self.count)] += own
-        return total + (products * belief.variances) @ products.T
+        interactions = [part.covariance(self.signs) for part in belief.interactions()]
+        return _with_nugget(_weighted(belief, self.alike + interactions))
 
     def cross(self, belief: Belief) -> Float:
         """Of the odd part with the Shapley values, shape (m, n)."""
         inside = (self.signs > 0).astype(np.intp)
-        total = sum(variance * part.cross[self.sizes[:, None], inside] for variance, part in self.parts(belief))
-        return total + 2 / 3 * (self.products(belief.triples) * belief.variances) @ self._members(belief)
+        alike = [part.cross[self.sizes[:, None], inside] for part in self._alike]
+        return _weighted(belief, alike + [part.cross(self.signs) for part in belief.interactions()])
 
     def prior(self, belief: Belief) -> Float:
         """Of the Shapley values, shape (n, n)."""
-        n = self.players
-        total = np.zeros((n, n))
-        for variance, part in self.parts(belief):
+        n, alike = self.players, []
+        for part in self._alike:
             # All players are alike, and their values sum up to twice the odd part of the game where all take part.
             others = (2 * part.cross[n, 1] - part.variance) / (n - 1)
-            total += variance * (others + (part.variance - others) * np.eye(n))
-        members = self._members(belief)
-        return total + 4 / 9 * (members * belief.variances[:, None]).T @ members
+            alike.append(others + (part.variance - others) * np.eye(n))
+        return _weighted(belief, alike + [part.prior() for part in belief.interactions()])
 
-    def products(self, triples: NDArray[np.intp]) -> Float:
-        """Of three players' signs, shape (m, P)."""
-        return self.signs[:, triples[:, 0]] * self.signs[:, triples[:, 1]] * self.signs[:, triples[:, 2]]
 
-    def _members(self, belief: Belief) -> Float:
-        members = np.zeros((len(belief.triples), self.players))
-        np.put_along_axis(members, belief.triples, 1.0, 1)
-        return members
+def _weighted(belief: Belief, parts: list[Float]) -> Float:
+    total: Float = sum(variance * part for variance, part in zip(belief.variances, parts, strict=True))
+    return total
+
+
+def _with_nugget(covariance: Float) -> Float:
+    covariance[np.diag_indices_from(covariance)] += _NUGGET * np.trace(covariance) / len(covariance)
+    return covariance
 
 
 def posterior(pairs: Pairs, odd: Float, belief: Belief) -> Posterior:
@@ -158,27 +164,57 @@ def posterior(pairs: Pairs, odd: Float, belief: Belief) -> Posterior:
     covariance = pairs.prior(belief) - right.T @ right + free.T @ free
     if np.square(rest).sum() <= np.square(_ROUNDING * white[:, n]).sum():
         return Posterior(values, np.zeros((n, n)))
-    # Each interaction that was looked for takes a degree of freedom as well.
-    freedom = max(pairs.count - n - len(belief.triples), 1)
+    freedom = max(pairs.count - n, 1)
     variance = np.square(rest).sum() / freedom
     # With few degrees of freedom, twice the error is to hold as much as with many.
     wider = float(student.ppf(0.975, freedom)) / 1.96
     return Posterior(values, covariance * variance * wider**2)
 
 
-def evidence(pairs: Pairs, odd: Float, covariance: Float) -> float:
-    """Logarithm of the likelihood with the free shares and the variance left out (REML)."""
-    n = pairs.players
-    lower = cholesky(covariance, lower=True, check_finite=False)
-    columns = np.concatenate([pairs.signs, odd[:, None]], 1)
-    white = solve_triangular(lower, columns, lower=True, check_finite=False)
-    upper = np.linalg.qr(white, mode="r")
-    logs = np.log(abs(np.diag(upper)))
-    return float(-(pairs.count - n) * logs[n] - np.log(np.diag(lower)).sum() - logs[:n].sum())
+def evidence(pairs: Pairs, odd: Float, belief: Belief) -> tuple[float, Float]:
+    """Logarithm of the likelihood with the free shares and the variance left out (REML), and its derivatives.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        More than players.
+    odd : ndarray of float64, shape (m,)
+    belief : Belief
+
+    Returns
+    -------
+    value : float
+    derivatives : ndarray of float64, shape (6 + n,)
+        By the belief's logarithms.
+
+    Raises
+    ------
+    LinAlgError
+        If the covariance is singular.
+    """
+    interactions = belief.interactions()
+    halves = [part.halves(pairs.signs) for part in interactions]
+    parts = pairs.alike + [half.covariance() for half in halves]
+    lower = cholesky(_with_nugget(_weighted(belief, parts)), lower=True, check_finite=False)
+    white = solve_triangular(lower, np.eye(pairs.count), lower=True, check_finite=False)
+    orthogonal, upper = np.linalg.qr(white @ pairs.signs)
+    left = white - orthogonal @ (orthogonal.T @ white)
+    precision = left.T @ left
+    fit = precision @ odd
+    rest, freedom = float(odd @ fit), pairs.count - pairs.players
+    value = -freedom / 2 * np.log(rest) - np.log(np.diag(lower)).sum() - np.log(abs(np.diag(upper))).sum()
+    weight = (freedom / rest * np.outer(fit, fit) - precision) / 2
+    weight[np.diag_indices_from(weight)] += _NUGGET * np.trace(weight) / pairs.count
+    own = [
+        variance * part.derivative(pairs.signs, half, weight)
+        for variance, part, half in zip(belief.variances[2:], interactions, halves, strict=True)
+    ]
+    of_variances = belief.variances * [(weight * part).sum() for part in parts]
+    return float(value), np.concatenate([of_variances, [each.sum() for each in own], np.sum(own, 0)])
 
 
 def fitted(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
-    """The belief that the pairs speak for most, from another one on.
+    """The belief that the pairs speak for most, from another one on: automatic relevance determination [1]_.
 
     Parameters
     ----------
@@ -186,90 +222,27 @@ def fitted(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
         More than players and one.
     odd : ndarray of float64, shape (m,)
     belief : Belief
-        The nearer the sooner.
+        The nearer the sooner; the usual one is where to start if that is better.
+
+    References
+    ----------
+    .. [1] R. M. Neal, Bayesian learning for neural networks, Springer 1996.
     """
     plain = np.linalg.lstsq(pairs.signs, odd)[0]
     if np.square(odd - pairs.signs @ plain).sum() <= _ROUNDING_32**2 * np.square(odd).sum():
         return belief
-    belief = _scaled(pairs, odd, replace(belief, triples=np.empty((0, 3), dtype=np.intp), variances=np.empty(0)))
-    belief = _with_triples(pairs, odd, belief)
-    return _scaled(pairs, odd, belief) if len(belief.triples) else belief
+    spread = np.repeat([_SPREAD, _SPREAD_OF_PLAYERS], [_SHARED, pairs.players])
 
+    def lacking(logs: Float) -> tuple[float, Float]:
+        try:
+            value, derivatives = evidence(pairs, odd, Belief(logs))
+        except LinAlgError:
+            return 1e10, np.zeros_like(logs)
+        # Few pairs say little of a belief that is far from the usual one.
+        return np.square(logs / spread).sum() / 2 - value, logs / spread**2 - derivatives
 
-def _scaled(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
-    """The best variances and degree, one after the other, each as long as a step helps."""
-    best = _support(pairs, odd, belief)
-    for name in _SCALES:
-        for step in (1, -1):
-            while True:
-                if (trial := _stepped(belief, name, step)) is None:
-                    break
-                value = _support(pairs, odd, trial)
-                if value <= best:
-                    break
-                belief, best = trial, value
-    return belief
-
-
-def _support(pairs: Pairs, odd: Float, belief: Belief) -> float:
-    """The evidence for a belief, less for one that is far from the usual one: few pairs say little of it."""
-    usual = Belief()
-    far = [np.log(getattr(belief, name) / getattr(usual, name)) / _SPREAD for name in _SCALES]
-    return evidence(pairs, odd, pairs.covariance(belief)) - float(np.square(far).sum()) / 2
-
-
-def _stepped(belief: Belief, name: str, step: int) -> Belief | None:
-    """A belief with one of its scales a step away, if that is still sensible."""
-    if name == "degree":
-        place = DEGREES.index(belief.degree) + step
-        return replace(belief, degree=DEGREES[place]) if 0 <= place < len(DEGREES) else None
-    return replace(belief, **{name: getattr(belief, name) * _FACTOR**step})
-
-
-def _with_triples(pairs: Pairs, odd: Float, belief: Belief) -> Belief:
-    """Interactions of three players, each of which the evidence grows by more than looking for it costs [1]_.
-
-    References
-    ----------
-    .. [1] M. Tipping and A. Faul, Fast marginal likelihood maximisation for sparse Bayesian models, AISTATS 2003.
-    """
-    lower = cholesky(pairs.covariance(belief), lower=True, check_finite=False)
-    inverse = cho_solve((lower, True), np.eye(pairs.count), check_finite=False)
-    free = inverse @ pairs.signs
-    precision = inverse - free @ np.linalg.solve(pairs.signs.T @ free, free.T)
-    weighted = precision @ odd
-    # The players whose own shares are large are in most interactions that are.
-    strong = np.argsort(-abs(np.linalg.solve(pairs.signs.T @ free, free.T @ odd)), kind="stable")[:_SCREENED]
-    triples = np.array(list(combinations(np.sort(strong), 3)))
-    cost = np.log(len(triples))
-    products = pairs.products(triples)
-    if len(triples) > _CANDIDATES:
-        kept = np.argsort(-abs(weighted @ products), kind="stable")[:_CANDIDATES]
-        triples, products = triples[kept], products[:, kept]
-    spread = precision @ products
-    square, fit, rest = (products * spread).sum(0), weighted @ products, float(odd @ weighted)
-    freedom = pairs.count - pairs.players
-    variances = np.zeros(len(triples))
-    for _ in range(pairs.count // 3):
-        gain, added = _gains(square, fit, rest, freedom)
-        k = int(gain.argmax())
-        if gain[k] <= cost:
-            break
-        variances[k] += added[k]
-        factor, column = added[k] / (1 + added[k] * square[k]), spread[:, k].copy()
-        shared = products.T @ column
-        rest -= factor * fit[k] ** 2
-        fit = fit - factor * shared * fit[k]
-        square, spread = square - factor * shared**2, spread - factor * np.outer(column, shared)
-    return replace(belief, triples=triples[variances > 0], variances=variances[variances > 0])
-
-
-def _gains(square: Float, fit: Float, rest: float, freedom: int) -> tuple[Float, Float]:
-    """How much the evidence grows with each interaction, and with which variance."""
-    # Of interactions that those before them, and the free shares, leave nothing of, there is nothing to say.
-    left = square > 1e-9 * square.max()
-    square = np.where(left, square, 1.0)
-    share = np.where(left, np.minimum(fit**2 / square / max(rest, np.finfo(float).tiny), 1 - 1e-12), 0.0)
-    taken = np.clip((freedom * share - 1) / np.maximum(share * (freedom - 1), 1e-12), 0, 1 - 1e-6)
-    gain = np.log1p(-taken) / 2 - freedom / 2 * np.log1p(-taken * share)
-    return gain, taken / (1 - taken) / square
+    bounds = [(-10.0, 10.0)] * _PARTS + [(_LEAST, _MOST)] * len(_TILTS) + [(-3.0, 3.0)] * pairs.players
+    # What few pairs spoke for may be a dead end, worse than the usual belief now.
+    start = min(belief.logs, np.zeros_like(belief.logs), key=lambda logs: lacking(logs)[0])
+    found = minimize(lacking, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
+    return Belief(found.x)

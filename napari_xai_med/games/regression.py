@@ -8,9 +8,9 @@ import numpy as np
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.games.base import Coalitions, Estimate, Float, Game
+from napari_xai_med.games.design import Design
 from napari_xai_med.games.exact import exact_estimate
 from napari_xai_med.games.odd_process import Belief, Pairs, Posterior, fitted, posterior
-from napari_xai_med.games.pairs import PairSampler
 from napari_xai_med.games.stopping import StopRule
 
 _GROWTH = 8
@@ -28,9 +28,10 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
 
     They depend only on the odd part of a game, g(S) = (v(S) - v(N - S)) / 2 [1]_. A Gaussian process on it has each
     player's own share free; what a coalition's size alone does, how a player's share changes with the size, and
-    interactions of any odd number of players are as large as the evidence says, with single interactions of three
-    players beside them. The Shapley values are a linear function of g, so that they have a posterior in closed form:
-    its mean is the estimate, and its standard deviation the error. They sum up to v(N) - v(0) exactly.
+    interactions of any odd number of players are as large as the evidence says, and so is each player's part in them.
+    Which pairs to ask is chosen by what they tell, whatever they turn out to be worth. The Shapley values are a linear
+    function of g, so that they have a posterior in closed form: its mean is the estimate, and its standard deviation
+    the error. They sum up to v(N) - v(0) exactly.
 
     Parameters
     ----------
@@ -60,20 +61,21 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
     if players < 4:
         yield exact_estimate(game)
         return
-    sampler = PairSampler(players, np.random.default_rng(seed))
-    asked = sampler.first()
+    design = Design(players, np.random.default_rng(seed))
+    asked = design.first()
     odd = _odd_part(game, asked)
-    beliefs, fitted_with = [Belief()] * odd.shape[1], 0
+    beliefs, fitted_with = [Belief.usual(players)] * odd.shape[1], 0
     while True:
         pairs = Pairs(asked)
-        if len(asked) >= max(_ANEW * fitted_with, players + 4):
-            few = Pairs(asked[: players + _FITTED])
-            beliefs = [fitted(few, g, belief) for g, belief in zip(odd[: few.count].T, beliefs, strict=True)]
-            fitted_with = len(asked)
+        few = min(len(asked), players + _FITTED)
+        if few > fitted_with and few >= min(max(_ANEW * fitted_with, players + 4), players + _FITTED):
+            fit = Pairs(asked[:few])
+            beliefs = [fitted(fit, g, belief) for g, belief in zip(odd[:few].T, beliefs, strict=True)]
+            fitted_with = few
         found = [posterior(pairs, g, belief) for g, belief in zip(odd.T, beliefs, strict=True)]
         estimate = _estimate(found, len(asked), rule)
         wanted = max(players // 2, len(asked) // _GROWTH)
-        more = sampler.draw(min(wanted, rule.budget // 2 - len(asked)))
+        more = design.draw(asked, min(wanted, rule.budget // 2 - len(asked)))
         yield estimate
         if estimate.settled or not len(more):
             break
