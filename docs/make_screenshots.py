@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import napari
+import numpy as np
 import torch
 from qtpy.QtWidgets import QApplication
 
@@ -55,6 +56,7 @@ def main() -> None:
     viewer.close()
     inside()
     slices()
+    segments()
 
 
 def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
@@ -106,6 +108,35 @@ def slices() -> None:
     viewer.reset_view()
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_slices.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def segments() -> None:
+    """Explain the sample slice by superpixels, look at the one that counts most, and take the window."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 900)
+    viewer.open_sample("napari-xai-med", "slice_nodule")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
+    wait(1)
+    widget.classifier.choose("chest_ct_2d")
+    widget.method.setCurrentIndex(widget.method.findData("shapley"))
+    widget.question.segments.options.set_value("number", 40)
+    # Enough for the order of the segments to be settled.
+    widget.options.set_value("evaluations", 4000)
+    viewer.layers["slice_nodule_mask"].contour = 1
+    widget.run_explain()
+    while widget.task.running:
+        wait(0.1)
+    heatmap, contours = viewer.layers[-2:]
+    viewer.reset_view()
+    # What the status bar says of the segment under the cursor.
+    viewer.layers.selection.active = contours
+    place = np.unravel_index(abs(heatmap.data).argmax(), heatmap.data.shape)
+    viewer.mouse_over_canvas = True
+    viewer.cursor.position = contours.data_to_world(place)
+    widget._scroll.ensureWidgetVisible(widget.heatmap.best)
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_segments.png"), canvas_only=False, flash=False)
     viewer.close()
 
 

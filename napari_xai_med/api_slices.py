@@ -112,7 +112,7 @@ def explain_slices(
     """Choose slices of a volume and explain what a 2D classifier sees there. Research use only. Not for diagnosis.
 
     By default as in a clinic's reading: a 3D classifier looks at the volume, its heatmap says which slices matter, and
-    a 2D classifier is explained by superpixels of these.
+    a 2D classifier is explained by Shapley values of superpixels of these.
 
     Parameters
     ----------
@@ -154,7 +154,8 @@ def explain_slices(
         preprocessing=entries_of(preprocessing, known),
         segments=parts,
     )
-    job = Job(progress, cancel, partial=partial)
+    show = None if partial is None else lambda found: partial(list(found.attributions))
+    job = Job(progress, cancel, partial=show)
     return carry_out(chosen, choice, volume, (known, request), job, inside, regions)
 
 

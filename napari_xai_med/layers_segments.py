@@ -81,9 +81,9 @@ class LayerSegments:
         """How many there are."""
         return len(self.table) - 1
 
-    def shown(self, count: int | None) -> np.ndarray[Any, Any]:
-        """The heatmap's values, 0 outside of the best segments; of all if None."""
-        return painted(self.labels, self.table, count)
+    def shown(self, ranks: tuple[int, int] | None) -> np.ndarray[Any, Any]:
+        """The heatmap's values, 0 outside of the segments from one rank to another; of all if None."""
+        return painted(self.labels, self.table, ranks)
 
     def best(self, count: int, which: Best) -> Labels:
         """The labels of the best segments alone."""

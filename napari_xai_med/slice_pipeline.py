@@ -6,8 +6,9 @@ them and explained. Its maps lie at their slices in the volume.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError
-from napari_xai_med.explanation import explain_requests
+from napari_xai_med.explanation import explain_request
 from napari_xai_med.grid import Reorientation, resample_nearest
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.io import read_image
@@ -27,7 +28,7 @@ from napari_xai_med.segmenting import Regions, body_of
 from napari_xai_med.segments.choice import BODY, GIVEN
 from napari_xai_med.slices import SliceRule, make_slice_rule, top_slices
 
-METHOD = "segment_occlusion"
+METHOD = "shapley"
 """How slices are explained if nothing else is said."""
 
 _KINDS: dict[str, Any] = {
@@ -133,12 +134,15 @@ class ExplainedSlices:
     slices : Slices
         With the 3D classifier's heatmap, if they were chosen by one.
     attributions : tuple of Attribution
-        Of each slice in turn; on slabs of the volume's grid.
+        Of each slice in turn; on slabs of the volume's grid. Only of the first ones as long as the work goes on.
+    estimated : bool
+        Whether the last of them is an estimate that gets better.
     """
 
     choice: SliceChoice
     slices: Slices
     attributions: tuple[Attribution, ...]
+    estimated: bool = False
 
 
 def slices_by(
@@ -236,7 +240,7 @@ def find_slices(
         classifier, request = volume
         if classifier.spatial_dims != 3:
             raise InputError(f"{classifier.name} looks at slices; choose a 3D classifier for the volume.")
-        heatmap = explain_requests(image, classifier, request, (request.target,), replace(job, partial=None))[0]
+        heatmap = explain_request(image, classifier, request, replace(job, partial=None))
     job.step(1.0, "Choosing slices")
     return slices_by(image, choice, heatmap, mask)
 
@@ -259,7 +263,7 @@ def explain_slices(
     slices : (Classifier, ExplainRequest)
         The 2D classifier, and what to ask about each slice.
     job : Job
-        Its `partial` gets the attributions so far.
+        Its `partial` gets the `ExplainedSlices` so far.
     regions : Regions, optional
         Label maps in memory that the segments of the slices mean.
 
@@ -277,15 +281,15 @@ def explain_slices(
     length = (1 - share) / len(chosen.indices)
     for k, index in enumerate(chosen.indices):
         part = job.part(share + k * length, share + (k + 1) * length)
+        before = ExplainedSlices(choice, chosen, tuple(found))
         if job.partial is not None:
-            part = replace(part, partial=_after(found, job))
+            part = replace(part, partial=_behind(before, job.partial))
         asked = replace(request, plane=chosen.plane, slice=index)
-        found.extend(explain_requests(image, classifier, asked, (request.target,), part, regions))
-        job.show(found.copy)
+        found.append(explain_request(image, classifier, asked, part, regions))
+        job.show(partial(replace, before, attributions=tuple(found)))
     return ExplainedSlices(choice, chosen, tuple(found))
 
 
-def _after(found: list[Attribution], job: Job) -> Any:
-    """What shows the slice that is being explained behind those that are."""
-    before = list(found)
-    return lambda attributions: job.show(lambda: [*before, *attributions])
+def _behind(before: ExplainedSlices, show: Callable[[ExplainedSlices], None]) -> Callable[[list[Attribution]], None]:
+    """What shows estimates of the next slice behind the slices that are explained."""
+    return lambda found: show(replace(before, attributions=(*before.attributions, *found), estimated=True))

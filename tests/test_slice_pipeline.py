@@ -80,7 +80,7 @@ def test_the_slices_are_explained_as_each_of_them_alone() -> None:
     assert heatmap is not None
     np.testing.assert_array_equal(heatmap.values, explain(LESION, "chest_ct_3d").values)
     for index, each in zip(found.slices.indices, found.attributions, strict=True):
-        alone = explain(LESION, "chest_ct_2d", "segment_occlusion", slice=index, segments=segments)
+        alone = explain(LESION, "chest_ct_2d", "shapley", slice=index, segments=segments)
         np.testing.assert_array_equal(each.values, alone.values)
         assert each.record.request == alone.record.request
         assert each.record.result["sha256"] == alone.record.result["sha256"]

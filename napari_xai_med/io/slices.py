@@ -17,6 +17,7 @@ from napari_xai_med.io.nifti import read_nifti, save_nifti
 from napari_xai_med.io.results import ResultFiles, image_stem, save_results
 from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.record import Record
+from napari_xai_med.segmenting import Regions
 from napari_xai_med.segments.choice import BODY, GIVEN
 from napari_xai_med.slice_pipeline import ExplainedSlices, SliceChoice
 
@@ -83,7 +84,13 @@ def _beside(file: Path, name: str) -> Record:
     return Record.read(file.parent / Path(name).name)
 
 
-def save_slices(image: Image, explained: ExplainedSlices, folder: str | Path, mask: Image | None = None) -> list[Path]:
+def save_slices(
+    image: Image,
+    explained: ExplainedSlices,
+    folder: str | Path,
+    mask: Image | None = None,
+    regions: Regions | None = None,
+) -> list[Path]:
     """Write heatmap, figure and record of the volume and of each slice, and a summary of all.
 
     Parameters
@@ -95,6 +102,8 @@ def save_slices(image: Image, explained: ExplainedSlices, folder: str | Path, ma
         Made where it does not exist. Files of the same explanation are replaced.
     mask : Image, optional
         The label map in memory where the rule looked; it is written as well, so that all can be computed again.
+    regions : Regions, optional
+        What was drawn in memory for the segments of the slices, likewise.
 
     Returns
     -------
@@ -108,7 +117,7 @@ def save_slices(image: Image, explained: ExplainedSlices, folder: str | Path, ma
     """
     heatmap = explained.slices.heatmap
     first = None if heatmap is None else save_results(image, heatmap, folder)
-    files = [save_results(image, each, folder) for each in explained.attributions]
+    files = [save_results(image, each, folder, regions=regions) for each in explained.attributions]
     target = Path(folder).expanduser()
     summary = target / f"{image_stem(image)}_slices.json"
     masks, choice, sha256 = [], explained.choice.to_dict(), explained.slices.mask_sha256

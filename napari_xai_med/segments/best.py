@@ -48,18 +48,18 @@ def only(labels: Labels, chosen: NDArray[np.intp]) -> Labels:
     return kept[labels]
 
 
-def painted(labels: Labels, table: pd.DataFrame, count: int | None = None) -> NDArray[np.float32]:
-    """Each voxel with the contribution of its segment, 0 outside of all, or of the best ones if they are counted.
+def painted(labels: Labels, table: pd.DataFrame, ranks: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """Each voxel with the contribution of its segment, 0 outside of all, or of some ranks only.
 
     Parameters
     ----------
     labels : ndarray of int32
     table : DataFrame
         Of `napari_xai_med.segments.table.contributions_table`.
-    count : int, optional
-        How many segments of the largest absolute contribution to show; all by default.
+    ranks : (int, int), optional
+        The first and the last rank to show, 1 for the largest absolute contribution; all by default.
     """
     values = np.nan_to_num(table["contribution"].to_numpy()).astype(np.float32)
-    if count is not None:
-        values = np.where(table["rank"].to_numpy() <= count, values, np.float32(0))
+    if ranks is not None:
+        values = np.where(table["rank"].between(*ranks).to_numpy(), values, np.float32(0))
     return values[labels]

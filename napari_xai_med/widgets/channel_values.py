@@ -21,7 +21,7 @@ from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.target import Quantity
 from napari_xai_med.request import ExplainRequest
-from napari_xai_med.widgets.asking import AskingWidget
+from napari_xai_med.widgets.asking import SavingWidget
 from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.options import OptionsForm
@@ -68,7 +68,7 @@ class ChannelBars(FigureCanvasQTAgg):
         event.ignore()
 
 
-class ChannelValuesWidget(AskingWidget):
+class ChannelValuesWidget(SavingWidget):
     """Shapley values of an image's channels. Research use only. Not for diagnosis."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
@@ -99,7 +99,6 @@ class ChannelValuesWidget(AskingWidget):
         self._show_classes(self.classifier.class_names())
         self.show_button.clicked.connect(self.show_contributions)
         self.inputs.changed.connect(self._forget)
-        self.classifier.changed.connect(self._classifier_changed)
         self._connect_asking(self.show_button)
 
     # What the user does
@@ -112,27 +111,25 @@ class ChannelValuesWidget(AskingWidget):
         except InputError as error:
             show_warning(str(error))
             return
-        load, target = self.loader.chosen(), self.target.currentData()
+        target = self.target.currentData()
         targets = None if target is _ALL else (target,)
 
-        def work(job: Job) -> tuple[Classifier, ChannelContributions]:
-            image, classifier = chosen.image(), load(job)
+        def compute(classifier: Classifier, job: Job) -> ChannelContributions:
             chosen.check(classifier)
             layers = [view.layer.name for view in chosen.views]
-            return classifier, contributions(image, classifier, request, targets, job.part(0.2, 1.0), files=layers)
+            return contributions(chosen.image(), classifier, request, targets, job, files=layers)
 
-        def done(result: tuple[Classifier, ChannelContributions]) -> None:
-            self._show_loaded(result[0])
-            self._shown = _Shown(chosen, result[1])
-            self.bars.show_bars(result[1])
-            self._show_notices(result[1].notices)
+        def show(found: ChannelContributions) -> None:
+            self._shown = _Shown(chosen, found)
+            self.bars.show_bars(found)
+            self.notices.tell(found.notices)
             self._show_running(self.task.running)
             self._scroll_to(self.bars)
 
-        self.task.start(work, done)
+        self._ask(compute, show)
 
     def can_save(self) -> bool:
-        """Whether there are contributions; see `AskingWidget`."""
+        """Whether there are contributions; see `SavingWidget`."""
         return self._shown is not None
 
     def save(self, folder: str) -> None:
@@ -178,13 +175,12 @@ class ChannelValuesWidget(AskingWidget):
             self.against.addItem(name, index)
 
     def _classifier_changed(self) -> None:
-        self.loader.forget()
-        self.inputs.forget_classifier()
+        super()._classifier_changed()
         self._show_classes(self.classifier.class_names())
         self._forget()
 
     def _forget(self) -> None:
         self._shown = None
         self.bars.show_bars(None)
-        self._show_notices(())
+        self.notices.write(())
         self._show_running(self.task.running)

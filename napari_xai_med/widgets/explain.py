@@ -10,29 +10,24 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Layer
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QApplication, QCheckBox, QFileDialog, QLabel, QProgressBar, QPushButton
+from qtpy.QtWidgets import QApplication, QCheckBox, QPushButton
 
-from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
+from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
-from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, image_to_layer
-from napari_xai_med.models.classifier import Classifier, Prediction
-from napari_xai_med.pipeline import layers_for
-from napari_xai_med.segmenting import PlacedSegments
+from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.widgets import asked
-from napari_xai_med.widgets.controls import ControlsWidget, row
+from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.heatmap import HeatmapControls
-from napari_xai_med.widgets.heatmaps import Heatmaps, Series, so_far
-from napari_xai_med.widgets.inputs import Inputs
+from napari_xai_med.widgets.heatmaps import Series, so_far
 from napari_xai_med.widgets.live import Live
-from napari_xai_med.widgets.loader import Loader
-from napari_xai_med.widgets.notices import Notices
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
+from napari_xai_med.widgets.questioning import QuestioningWidget
 from napari_xai_med.widgets.results import go_to_maximum
 
 
-class ExplainWidget(ControlsWidget):
+class ExplainWidget(QuestioningWidget):
     """Classify an image layer and explain the answer. Research use only. Not for diagnosis.
 
     Attributes
@@ -44,33 +39,19 @@ class ExplainWidget(ControlsWidget):
     estimated = Signal(list)
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
-        super().__init__(napari_viewer)
-        self.inputs = Inputs(napari_viewer)
-        # The controls that scripts and tests use most.
-        self.image, self.classifier = self.inputs.image, self.inputs.classifier
-        self.bars, self.notices = ProbabilityBars(), Notices()
-        self.question = QuestionForm(napari_viewer)
-        self.method, self.target, self.options = self.question.method, self.question.target, self.question.options
-        self.heatmap = HeatmapControls()
-        self.progress, self.progress_text = QProgressBar(), QLabel()
+        super().__init__(napari_viewer, QuestionForm(napari_viewer))
+        self.bars, self.heatmap = ProbabilityBars(), HeatmapControls()
         self._buttons()
-        self._loader = Loader(self.inputs)
-        self.heatmaps = Heatmaps(napari_viewer)
-        self.live = Live(self.heatmaps, self._question, self._loader, self.task.turn, self)
+        self.live = Live(self.heatmaps, self._question, self.loader, self.task.turn, self)
         self._preview: ImageLayer | None = None
-        self._so_far = ""
         self._lay_out()
         self._connect()
-        self.question.show_classes(self.classifier.class_names())
-        self._show_running(False)
 
     def _buttons(self) -> None:
         self.classify_button = QPushButton("Classify")
         self.explain_button = QPushButton("Explain")
-        self.cancel_button = QPushButton("Cancel")
         self.live_box = QCheckBox("Live")
         self.live_box.setToolTip("Explain what is on screen whenever it changes, and the class under the cursor.")
-        self.save_button = QPushButton("Save results…")
         self.copy_button = QPushButton("Copy as Python")
         self.maximum_button = QPushButton("Go to maximum")
         self.maximum_button.setToolTip("Show the slice on which the heatmap speaks most for its class.")
@@ -79,7 +60,6 @@ class ExplainWidget(ControlsWidget):
         self.input_button = QPushButton("Show what the network sees")
 
     def _lay_out(self) -> None:
-        self.progress_text.setWordWrap(True)
         self._show_column(
             self.inputs,
             self.input_button,
@@ -99,24 +79,15 @@ class ExplainWidget(ControlsWidget):
         self.input_button.clicked.connect(self.show_input)
         self.classify_button.clicked.connect(self.classify)
         self.explain_button.clicked.connect(lambda _: self.run_explain())
-        self.cancel_button.clicked.connect(self.task.cancel)
         self.unload_button.clicked.connect(self._unload)
         self.maximum_button.clicked.connect(self._go_to_maximum)
         self.heatmap.bands_button.clicked.connect(self.add_bands)
         self.heatmap.best.mask_button.clicked.connect(self.add_best)
-        self.question.segments.show_button.clicked.connect(self.show_segments)
-        self.save_button.clicked.connect(self._ask_and_save)
         self.copy_button.clicked.connect(self._copy_python)
-        self.task.progressed.connect(self._show_progress)
-        self.task.running_changed.connect(self._show_running)
-        self.task.failed.connect(self._forget_prediction)
-        self.classifier.changed.connect(self._classifier_changed)
         self.method.currentIndexChanged.connect(self.progress_text.clear)
-        self.classifier.to_pack.connect(self._open_packing)
         self.inputs.changed.connect(self._forget_prediction)
-        self.inputs.preprocessing_wanted.connect(self._fill_preprocessing)
         self.viewer.layers.selection.events.active.connect(self._selected)
-        self.viewer.layers.events.removed.connect(self._removed)
+        self._connect_asking(self.input_button, self.classify_button, self.explain_button, self.unload_button)
         self._connect_live()
 
     def _connect_live(self) -> None:
@@ -150,7 +121,7 @@ class ExplainWidget(ControlsWidget):
             self.bars.show_prediction(prediction)
             self.notices.tell(prediction.notices)
 
-        self._start(asked.classify, show)
+        self._answer(asked.classify, show)
 
     def show_input(self) -> None:
         """Show the network's input, behind the preprocessing, as a layer, in place of the one shown before."""
@@ -163,16 +134,7 @@ class ExplainWidget(ControlsWidget):
             self._preview.metadata.setdefault(METADATA_KEY, {})["preview"] = True
             self.viewer.add_layer(self._preview)
 
-        self._start(asked.see, show)
-
-    def show_segments(self) -> None:
-        """Show the segments that an explanation would be made of."""
-
-        def show(question: asked.Asked, found: PlacedSegments) -> None:
-            self.heatmaps.show_segments(question.chosen.view, found, question.drawn)
-            self.notices.tell(found.notices)
-
-        self._start(asked.segment, show)
+        self._answer(asked.see, show)
 
     def run_explain(self, *, then: Callable[[], None] = lambda: None) -> None:
         """Explain the chosen class and show the heatmap, and what is known of it meanwhile."""
@@ -190,48 +152,7 @@ class ExplainWidget(ControlsWidget):
             self.notices.tell(asked.notices(found))
             then()
 
-        self._start(asked.explain, show, show_estimate, series.stop)
-
-    def _question(self) -> asked.Asked:
-        return self.question.asked(self.inputs.chosen())
-
-    def _start(
-        self,
-        compute: asked.Compute,
-        show: Callable[[asked.Asked, Any], None],
-        show_estimate: Callable[[list[asked.Shown]], None] | None = None,
-        stopped: Callable[[], str] | None = None,
-    ) -> None:
-        """Compute something with the chosen image and classifier in the background, then show it."""
-        try:
-            question = self._question()
-        except InputError as error:
-            show_warning(str(error))
-            return
-        load = self._loader.chosen()
-
-        def work(job: Job) -> Any:
-            read, classifier = question.read(), load(job)
-            question.chosen.check(classifier)
-            answer = compute(read, classifier, job.part(0.2, 1.0))
-            return classifier, answer, layers_for(read.image, classifier, read.request)[0]
-
-        def done(result: Any) -> None:
-            classifier, answer, layers = result
-            self._show_loaded(classifier)
-            self.options.show_layers(layers)
-            show(question, answer)
-
-        self._so_far = ""
-        self.progress.setValue(0)
-        self.task.start(work, done, show_estimate, stopped)
-
-    def _fill_preprocessing(self) -> None:
-        """Load the classifier to see its preprocessing."""
-        if self.task.running:
-            self.inputs.change_box.setChecked(False)
-            return
-        self.task.start(self._loader.chosen(), self._show_loaded)
+        self._answer(asked.explain, show, show_estimate, series.stop)
 
     # What is shown
 
@@ -251,43 +172,26 @@ class ExplainWidget(ControlsWidget):
             self.heatmap.set_layer(layer)
         self._show_running(self.task.running)
 
-    def _show_loaded(self, classifier: Classifier) -> None:
-        self.inputs.show_classifier(classifier)
-        self.question.show_usable_methods(classifier)
-        self.question.show_classes(classifier.class_names)
-
     def _classifier_changed(self) -> None:
-        self._unload()
-        self.question.show_usable_methods(None)
-        self.inputs.forget_classifier()
-        self.question.show_classes(self.classifier.class_names())
-        self.options.show_layers(())
-
-    def _forget_prediction(self, error: Exception | None = None) -> None:
-        self.bars.show_nothing()
-        self.notices.write(())
-        if isinstance(error, UntrustedError):
-            self.inputs.trust.setFocus()
-        if isinstance(error, XAIMedError):
-            self.progress_text.setText(str(error))
-
-    def _unload(self) -> None:
-        self._loader.forget()
+        super()._classifier_changed()
         self._forget_prediction()
 
-    def _show_progress(self, done: float, text: str) -> None:
-        self.progress.setValue(round(done * 100))
-        self.progress_text.setText(f"{text}: {self._so_far}" if self._so_far else text)
+    def _show_failure(self, error: Exception) -> None:
+        self._forget_prediction()
+        super()._show_failure(error)
+
+    def _forget_prediction(self) -> None:
+        self.bars.show_nothing()
+        self.notices.write(())
+
+    def _unload(self) -> None:
+        self.loader.forget()
+        self._forget_prediction()
 
     def _show_running(self, running: bool) -> None:
-        for button in (self.input_button, self.classify_button, self.explain_button, self.unload_button):
-            button.setEnabled(not running)
-        self.cancel_button.setEnabled(running)
-        self.progress.setVisible(running)
+        super()._show_running(running)
         self.maximum_button.setEnabled(self.heatmap.layer is not None)
-        known = self.heatmap.layer in self.heatmaps.results
-        self.save_button.setEnabled(known)
-        self.copy_button.setEnabled(known)
+        self.copy_button.setEnabled(self.can_save())
 
     def _selected(self) -> None:
         layer = self.viewer.layers.selection.active
@@ -296,13 +200,10 @@ class ExplainWidget(ControlsWidget):
             self._show_layer(layer if known is None else known)
 
     def _removed(self, event: Any) -> None:
-        self.heatmaps.removed(event.value)
+        super()._removed(event)
         # Plugins get proxies of layers: equal to the layer, but not the same object.
         if event.value == self.heatmap.layer:
             self._show_layer(next(iter(self.heatmaps.results), None))
-
-    def _open_packing(self) -> None:
-        self.open_beside("Pack a classifier")
 
     def _go_to_maximum(self) -> None:
         if self.heatmap.layer is not None:
@@ -325,10 +226,9 @@ class ExplainWidget(ControlsWidget):
 
     # What leaves the viewer
 
-    def _ask_and_save(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder for heatmap, figure and record")
-        if folder:
-            self.save(folder)
+    def can_save(self) -> bool:
+        """Whether the current heatmap is one of this widget's; see `SavingWidget`."""
+        return self.heatmap.layer in self.heatmaps.results
 
     def save(self, folder: str) -> None:
         """Write heatmap, figure and record of the current heatmap, in the orientation of the image's file."""

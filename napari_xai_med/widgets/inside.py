@@ -10,10 +10,10 @@ import napari
 from napari.layers import Image as ImageLayer
 from napari.layers import Layer as NapariLayer
 from napari.utils.notifications import show_warning
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QProgressBar, QPushButton
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPushButton
 
 from napari_xai_med.activation_maximisation import Drawing, draw
-from napari_xai_med.errors import InputError, UntrustedError, XAIMedError
+from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.inside import maps_of_layer
 from napari_xai_med.job import Job
@@ -25,9 +25,9 @@ from napari_xai_med.models.receptive_field import Layer
 from napari_xai_med.options import with_options
 from napari_xai_med.pipeline import layers_for
 from napari_xai_med.request import ExplainRequest
-from napari_xai_med.widgets.controls import ControlsWidget, row
-from napari_xai_med.widgets.inputs import Chosen, Inputs
-from napari_xai_med.widgets.loader import Loader
+from napari_xai_med.widgets.asking import AskingWidget
+from napari_xai_med.widgets.controls import row
+from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.thumbnails import Thumbnails
 
@@ -45,14 +45,11 @@ class _Shown:
     added: dict[int, ImageLayer] = field(default_factory=dict)
 
 
-class InsideWidget(ControlsWidget):
+class InsideWidget(AskingWidget):
     """Show what a network's layers make of an image, and draw its classes. Research use only. Not for diagnosis."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self.inputs = Inputs(napari_viewer)
-        self.image, self.classifier = self.inputs.image, self.inputs.classifier
-        self.loader = Loader(self.inputs)
         self.layer, self.thumbnails = QComboBox(), Thumbnails()
         self.layer.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.maps_button = QPushButton("Show feature maps")
@@ -66,15 +63,12 @@ class InsideWidget(ControlsWidget):
         self.draw_button.setToolTip("Let the network draw what it takes for this class; an open image gives the place.")
         self.drawn = QLabel()
         self.drawn.setWordWrap(True)
-        self.cancel_button = QPushButton("Cancel")
-        self.progress, self.progress_text = QProgressBar(), QLabel()
-        self.progress_text.setWordWrap(True)
         self._shown: _Shown | None = None
         self._lay_out()
         self._connect()
         self._show_layers(())
         self._show_classes(self.classifier.class_names())
-        self._show_running(False)
+        self._connect_asking(self.maps_button, self.layer, self.draw_button)
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -103,14 +97,7 @@ class InsideWidget(ControlsWidget):
         self.selected_button.clicked.connect(lambda _: self.add_channels(self.thumbnails.selected()))
         self.all_button.clicked.connect(lambda _: self.add_stack())
         self.draw_button.clicked.connect(self.draw)
-        self.cancel_button.clicked.connect(self.task.cancel)
-        self.task.progressed.connect(self._show_progress)
-        self.task.running_changed.connect(self._show_running)
-        self.task.failed.connect(self._show_failure)
-        self.classifier.changed.connect(self._classifier_changed)
-        self.classifier.to_pack.connect(lambda: self.open_beside("Pack a classifier"))
         self.inputs.changed.connect(self._forget_maps)
-        self.inputs.preprocessing_wanted.connect(self._fill_preprocessing)
 
     # What the user does
 
@@ -120,22 +107,21 @@ class InsideWidget(ControlsWidget):
         if asked is None:
             return
         chosen, request = asked
-        load, name = self.loader.chosen(), self.layer.currentData() or ""
+        name = self.layer.currentData() or ""
 
-        def work(job: Job) -> tuple[Classifier, tuple[Layer, ...], str, Image]:
-            image, classifier = chosen.image(), load(job)
+        def compute(classifier: Classifier, job: Job) -> tuple[tuple[Layer, ...], str, Image]:
             chosen.check(classifier)
+            image = chosen.image()
             layers, default = layers_for(image, classifier, request)
-            return classifier, layers, default, maps_of_layer(image, classifier, name, request, job.part(0.2, 1.0))
+            return layers, default, maps_of_layer(image, classifier, name, request, job)
 
-        def done(result: tuple[Classifier, tuple[Layer, ...], str, Image]) -> None:
-            classifier, layers, default, maps = result
-            self._show_classifier(classifier)
+        def show(result: tuple[tuple[Layer, ...], str, Image]) -> None:
+            layers, default, maps = result
             self._show_layers(layers)
             self.layer.setCurrentIndex(self.layer.findData(name or default))
             self._show_maps(_Shown(chosen, maps))
 
-        self.task.start(work, done)
+        self._ask(compute, show)
 
     def add_channels(self, channels: Sequence[int]) -> None:
         """Add channels as layers exactly on the image; those that are there already are only selected."""
@@ -164,22 +150,17 @@ class InsideWidget(ControlsWidget):
         except InputError as error:
             show_warning(str(error))
             return
-        load, target = self.loader.chosen(), self.target.currentText()
+        target = self.target.currentText()
 
-        def work(job: Job) -> tuple[Classifier, Drawing]:
-            classifier = load(job)
-            image, request = None, None
-            if asked is not None:
-                image, request = asked[0].image(), asked[1]
-                asked[0].check(classifier)
-            return classifier, draw(classifier, target, how, job, image=image, request=request)
-
-        def done(result: tuple[Classifier, Drawing]) -> None:
-            self._show_classifier(result[0])
-            self._show_drawing(None if asked is None else asked[0], result[1])
+        def compute(classifier: Classifier, job: Job) -> Drawing:
+            if asked is None:
+                return draw(classifier, target, how, job)
+            chosen, request = asked
+            chosen.check(classifier)
+            return draw(classifier, target, how, job, image=chosen.image(), request=request)
 
         self.drawn.clear()
-        self.task.start(work, done)
+        self._ask(compute, lambda found: self._show_drawing(None if asked is None else asked[0], found))
 
     def _asked(self) -> tuple[Chosen, ExplainRequest] | None:
         """What the controls say; None, and a warning, where something is missing."""
@@ -226,8 +207,8 @@ class InsideWidget(ControlsWidget):
         for notice in shown.maps.notices:
             show_warning(notice)
 
-    def _show_classifier(self, classifier: Classifier) -> None:
-        self.inputs.show_classifier(classifier)
+    def _show_loaded(self, classifier: Classifier) -> None:
+        super()._show_loaded(classifier)
         self._show_classes(classifier.class_names)
 
     def _show_classes(self, names: Sequence[str]) -> None:
@@ -242,16 +223,8 @@ class InsideWidget(ControlsWidget):
             shape = "×".join(map(str, layer.shape))
             self.layer.addItem(f"{layer.name} ({layer.kind}, {layer.channels} × {shape})", layer.name)
 
-    def _fill_preprocessing(self) -> None:
-        """Load the classifier to see its preprocessing."""
-        if self.task.running:
-            self.inputs.change_box.setChecked(False)
-            return
-        self.task.start(self.loader.chosen(), self._show_classifier)
-
     def _classifier_changed(self) -> None:
-        self.loader.forget()
-        self.inputs.forget_classifier()
+        super()._classifier_changed()
         self._show_layers(())
         self._show_classes(self.classifier.class_names())
         self.drawn.clear()
@@ -262,22 +235,7 @@ class InsideWidget(ControlsWidget):
         self.thumbnails.show_maps(None)
         self._show_running(self.task.running)
 
-    def _show_failure(self, error: Exception) -> None:
-        if isinstance(error, UntrustedError):
-            self.inputs.trust.setFocus()
-        if isinstance(error, XAIMedError):
-            self.progress_text.setText(str(error))
-
-    def _show_progress(self, done: float, text: str) -> None:
-        self.progress.setValue(round(done * 100))
-        self.progress_text.setText(text)
-
     def _show_running(self, running: bool) -> None:
-        for widget in (self.maps_button, self.layer, self.draw_button):
-            widget.setEnabled(not running)
+        super()._show_running(running)
         for button in (self.selected_button, self.all_button):
             button.setEnabled(self._shown is not None)
-        self.cancel_button.setEnabled(running)
-        self.progress.setVisible(running)
-        if running:
-            self.progress.setValue(0)

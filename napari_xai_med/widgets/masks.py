@@ -8,10 +8,16 @@ import napari
 from napari.layers import Labels
 from qtpy.QtWidgets import QComboBox
 
-from napari_xai_med.layers import LayerView, possible_axes
+from napari_xai_med.layers import METADATA_KEY, LayerView, possible_axes
 from napari_xai_med.segments.choice import BODY, GIVEN
 
 _NONE, _BODY = "no mask", "where a body is found"
+
+
+def labels_layers(viewer: napari.Viewer) -> list[Labels]:
+    """The Labels layers that can be meant: those that go with a heatmap change with it."""
+    layers = (layer for layer in viewer.layers if isinstance(layer, Labels))
+    return [layer for layer in layers if not layer.metadata.get(METADATA_KEY, {}).get("follows")]
 
 
 class MaskPicker(QComboBox):
@@ -29,7 +35,7 @@ class MaskPicker(QComboBox):
 
     def _fill(self, *_: Any) -> None:
         before, path = self.layer(), self.path()
-        self._layers = [each for each in self._viewer.layers if isinstance(each, Labels)]
+        self._layers = labels_layers(self._viewer)
         # Other layers come and go without another choice.
         self.blockSignals(True)
         self.clear()

@@ -30,6 +30,13 @@ _EACH = object()
 class QuestionForm(QWidget):
     """Method, class, segments and options of an explanation.
 
+    Parameters
+    ----------
+    viewer : napari.Viewer, optional
+        Where segments may be drawn; nowhere by default.
+    each_class : bool
+        Whether one may ask about each class.
+
     Attributes
     ----------
     changed : Signal
@@ -38,8 +45,9 @@ class QuestionForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, viewer: napari.Viewer | None = None, *, each_class: bool = True) -> None:
         super().__init__()
+        self._each_class = each_class
         self.method, self.caution = _box(), QLabel()
         self.preset, self._preset_label = _box(), QLabel("Preset")
         self.segments = SegmentsForm(viewer)
@@ -139,7 +147,8 @@ class QuestionForm(QWidget):
             box.addItem(first, None)
             for index, name in enumerate(names):
                 box.addItem(name, index)
-        self.target.addItem(EACH_CLASS, _EACH)
+        if self._each_class:
+            self.target.addItem(EACH_CLASS, _EACH)
 
     def show_usable_methods(self, classifier: Classifier | None) -> None:
         """Grey out the methods that need what a classifier can't give, with the reason; none before it is known."""

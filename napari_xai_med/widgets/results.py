@@ -74,7 +74,7 @@ def _first_look(attribution: Attribution) -> dict[str, Any]:
     """How a heatmap looks before the user changes that."""
     signed = attribution.signed
     colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
-    return {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "best": None}
+    return {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "ranks": None}
 
 
 def update_heatmap(
@@ -91,8 +91,8 @@ def update_heatmap(
     if look["signed"] != attribution.signed:
         own["look"] = look = _first_look(attribution)
         layer.colormap = thresholded(look["colormap"], look["threshold"], signed=look["signed"])
-    if look["best"] is not None and "segments" in own:
-        data = own["segments"].shown(look["best"])
+    if look["ranks"] is not None and "segments" in own:
+        data = own["segments"].shown(look["ranks"])
     refill(layer, data, options)
     wanted = list(limits or attribution.display_limits)
     if list(layer.contrast_limits) != wanted:
@@ -117,13 +117,13 @@ def refill(layer: Any, data: NDArray[Any], options: dict[str, Any]) -> None:
         layer.name = options["name"]
 
 
-def show_best(layer: ImageLayer, count: int | None) -> None:
-    """Show the best segments of a heatmap layer only, or all if None; what the layer stores of them stays."""
+def show_ranks(layer: ImageLayer, ranks: tuple[int, int] | None) -> None:
+    """Show the segments of a heatmap layer from one rank to another, or all if None; what it stores of them stays."""
     own = layer.metadata[METADATA_KEY]
-    own["look"]["best"] = count
+    own["look"]["ranks"] = ranks
     segments: LayerSegments | None = own.get("segments")
     if segments is not None:
-        shown = segments.shown(count)
+        shown = segments.shown(ranks)
         if not np.array_equal(shown, layer.data):
             layer.data = shown
 

@@ -9,10 +9,10 @@ from napari.layers import Labels
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGroupBox, QPushButton, QVBoxLayout
 
-from napari_xai_med.layers import METADATA_KEY
 from napari_xai_med.layers_segments import Drawn
 from napari_xai_med.segments.base import segmenters
 from napari_xai_med.segments.choice import BODY, DRAWN, GIVEN, SegmentChoice
+from napari_xai_med.widgets.masks import labels_layers
 from napari_xai_med.widgets.options import OptionsForm
 
 _EDITED = ("data", "paint", "labels_update")
@@ -21,6 +21,11 @@ _EDITED = ("data", "paint", "labels_update")
 
 class SegmentsForm(QGroupBox):
     """The segmenter with its options, or a Labels layer, and the mask.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer, optional
+        Whose Labels layers are offered, and where segments are shown.
 
     Attributes
     ----------
@@ -33,7 +38,7 @@ class SegmentsForm(QGroupBox):
     changed = Signal()
     drawn_in = Signal()
 
-    def __init__(self, viewer: napari.Viewer) -> None:
+    def __init__(self, viewer: napari.Viewer | None) -> None:
         super().__init__("Segments")
         self._viewer = viewer
         self._watched: list[Labels] = []
@@ -66,9 +71,12 @@ class SegmentsForm(QGroupBox):
             column.addWidget(part)
 
     def _connect(self) -> None:
-        layers = self._viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.reordered):
-            event.connect(self._fill)
+        if self._viewer is None:
+            self.show_button.hide()
+        else:
+            layers = self._viewer.layers.events
+            for event in (layers.inserted, layers.removed, layers.reordered):
+                event.connect(self._fill)
         self.method.currentIndexChanged.connect(self._show_method)
         self.mask.currentIndexChanged.connect(self._tell)
         self.options.changed.connect(self._tell)
@@ -101,12 +109,8 @@ class SegmentsForm(QGroupBox):
             self.method.setItemData(index, told, Qt.ItemDataRole.ToolTipRole)
 
     def _fill(self, *_: Any) -> None:
-        """Offer the Labels layers, but not those that go with a heatmap and change with it."""
-        layers = [
-            layer
-            for layer in self._viewer.layers
-            if isinstance(layer, Labels) and not layer.metadata.get(METADATA_KEY, {}).get("follows")
-        ]
+        """Offer the Labels layers."""
+        layers = [] if self._viewer is None else labels_layers(self._viewer)
         for layer in set(layers) - set(self._watched):
             for name in _EDITED:
                 getattr(layer.events, name).connect(self._edited)

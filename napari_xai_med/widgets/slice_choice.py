@@ -34,7 +34,8 @@ class SliceChoiceForm(QWidget):
         self.rule, self.options, self.mask = QComboBox(), OptionsForm(), MaskPicker(viewer)
         self.plane, self.count, self.distance = QComboBox(), QSpinBox(), QDoubleSpinBox()
         self.classifier, self.trust, self.device = ClassifierPicker(), QCheckBox("Trust this bundle"), device
-        self.question = QuestionForm(viewer)
+        self.question = QuestionForm(each_class=False)
+        self.question.segments.show_dims(3)
         self._volume = QWidget()
         self.plane.addItems(PLANES)
         for name, rule in slice_rules().items():

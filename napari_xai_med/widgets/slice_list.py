@@ -39,7 +39,7 @@ class SliceList(QTreeWidget):
             self.chosen.emit(item.data(0, Qt.ItemDataRole.UserRole))
 
     def show_slices(self, slices: Slices | None, attributions: Sequence[Attribution] = ()) -> None:
-        """Show slices with their scores, and with the most probable class of each if they were explained."""
+        """Show slices with their scores, and with the most probable class of those that were explained."""
         self.blockSignals(True)
         self.clear()
         quantity = attributions[0].prediction.quantity.capitalize() if attributions else ""
@@ -49,16 +49,22 @@ class SliceList(QTreeWidget):
         self.setVisible(slices is not None)
         for k, (index, score) in enumerate(zip(slices.indices, slices.scores, strict=True) if slices else ()):
             told = [f"{slices.plane} {index}", f"{score:.4g}"] if slices else []
-            if attributions:
+            if k < len(attributions):
                 name, value = attributions[k].prediction.ranked[0]
                 told += [name, f"{value:.4f}"]
             item = QTreeWidgetItem(self, told)
             item.setData(0, Qt.ItemDataRole.UserRole, index)
-            if attributions:
+            if k < len(attributions):
                 ranked = attributions[k].prediction.ranked
                 item.setToolTip(3, "\n".join(f"{name}: {value:.4f}" for name, value in ranked))
         height = self.sizeHintForRow(0) * min(self.topLevelItemCount(), _ROWS_SHOWN)
         self.setFixedHeight(max(height, 0) + self.header().sizeHint().height() + 8)
+        self.blockSignals(False)
+
+    def show_current(self, place: int, *, tell: bool) -> None:
+        """Mark a row as the chosen one, and emit `chosen` or not."""
+        self.blockSignals(not tell)
+        self.setCurrentItem(self.topLevelItem(place))
         self.blockSignals(False)
 
     def rows(self) -> list[list[str]]:

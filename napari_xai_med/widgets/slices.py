@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,17 +23,20 @@ from napari_xai_med.layers import LayerView
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.oblique import oblique_section
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.segmenting import Regions
 from napari_xai_med.slice_pipeline import METHOD, ExplainedSlices, SliceChoice, Slices, explain_slices, find_slices
-from napari_xai_med.widgets.asking import AskingWidget
+from napari_xai_med.widgets.asked import Asked, Read
 from napari_xai_med.widgets.controls import row
+from napari_xai_med.widgets.heatmaps import so_far
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.loader import Loader
 from napari_xai_med.widgets.oblique import add_oblique_heatmap, plane_on_screen
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
-from napari_xai_med.widgets.results import add_heatmap
+from napari_xai_med.widgets.questioning import QuestioningWidget
 from napari_xai_med.widgets.slice_choice import SliceChoiceForm
 from napari_xai_med.widgets.slice_list import SliceList
+from napari_xai_med.widgets.slice_maps import SliceMaps
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class _Asked:
 
     chosen: Chosen
     choice: SliceChoice
-    volume: ExplainRequest | None
+    volume: Asked | None
     mask: LayerView | None
 
     def images(self) -> tuple[Image, Image | None]:
@@ -57,16 +60,16 @@ class _Shown:
     asked: _Asked
     plane: str
     explained: ExplainedSlices | None = None
+    regions: Regions | None = None
     layers: Mapping[int, ImageLayer] = field(default_factory=dict)
 
 
-class SlicesWidget(AskingWidget):
+class SlicesWidget(QuestioningWidget):
     """Choose slices of a volume and explain them. Research use only. Not for diagnosis."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
-        super().__init__(napari_viewer)
+        super().__init__(napari_viewer, QuestionForm(napari_viewer, each_class=False))
         self.form = SliceChoiceForm(napari_viewer, self.inputs.device)
-        self.question = QuestionForm(napari_viewer)
         self._volume_loader = Loader(self.form)
         self.choose_button, self.explain_button = QPushButton("Choose slices"), QPushButton("Explain slices")
         self.choose_button.setToolTip("Only find the slices; a click on one shows it.")
@@ -77,7 +80,6 @@ class SlicesWidget(AskingWidget):
         self._shown: _Shown | None = None
         self.classifier.choose("chest_ct_2d")
         self.question.method.setCurrentIndex(self.question.method.findData(METHOD))
-        self.question.show_classes(self.classifier.class_names())
         self._show_column(
             self.inputs,
             QLabel("<b>Which slices</b>"),
@@ -105,7 +107,6 @@ class SlicesWidget(AskingWidget):
         self.form.classifier.changed.connect(self._volume_loader.forget)
         self.form.classifier.to_pack.connect(lambda: self.open_beside("Pack a classifier"))
         self.inputs.changed.connect(self._forget)
-        self.classifier.changed.connect(self._classifier_changed)
         self._connect_asking(self.choose_button, self.explain_button, self.plane_button)
 
     # What the user does
@@ -123,7 +124,8 @@ class SlicesWidget(AskingWidget):
 
         def done(slices: Slices) -> None:
             self._show(_Shown(asked, slices.plane), slices, ())
-            self._show_notices(slices.notices)
+            self._scroll_to(self.list)
+            self.notices.tell(slices.notices)
 
         self.task.start(work, done)
 
@@ -133,51 +135,52 @@ class SlicesWidget(AskingWidget):
         if asked is None:
             return
         try:
-            request = self._about_slices(asked.chosen)
+            question = _of_one_class(self._question())
         except InputError as error:
             show_warning(str(error))
             return
-        load, load_volume = self.loader.chosen(), self._volume_loader.chosen()
+        load, maps = self._volume_loader.chosen(), SliceMaps(self.heatmaps, asked.volume)
 
-        def work(job: Job) -> tuple[Classifier, ExplainedSlices]:
-            image, mask = asked.images()
-            classifier = load(job)
-            volume = _loaded(asked, load_volume, job)
-            found = explain_slices(image, asked.choice, volume, (classifier, request), job.part(0.2, 1.0), mask)
-            return classifier, found
+        def compute(classifier: Classifier, job: Job) -> tuple[Read, ExplainedSlices]:
+            read, (image, mask) = question.read(), asked.images()
+            volume = _loaded(asked, load, job)
+            tell = job.partial
+            telling = job if tell is None else replace(job, partial=lambda found: tell((read, found)))
+            found = explain_slices(image, asked.choice, volume, (classifier, read.request), telling, mask, read.regions)
+            return read, found
 
-        def done(result: tuple[Classifier, ExplainedSlices]) -> None:
-            self._show_loaded(result[0])
-            self._show_explained(asked, result[1])
+        def show_estimate(result: tuple[Read, ExplainedSlices]) -> None:
+            self._show_explained(asked, maps, *result, final=False)
 
-        self.task.start(work, done)
+        def show(result: tuple[Read, ExplainedSlices]) -> None:
+            self._show_explained(asked, maps, *result, final=True)
+
+        self._ask(compute, show, show_estimate, maps.stop)
 
     def explain_plane(self) -> None:
         """Explain what the classifier sees in the plane that the viewer shows in 3D."""
         try:
-            chosen = self.inputs.chosen()
-            request = replace(self._about_slices(chosen), slice=None)
-            plane = plane_on_screen(self.viewer, chosen.view)
+            question = _of_one_class(self._question())
+            plane = plane_on_screen(self.viewer, question.chosen.view)
         except InputError as error:
             show_warning(str(error))
             return
-        load = self.loader.chosen()
+        question = replace(question, request=replace(question.request, slice=None))
 
-        def work(job: Job) -> tuple[Classifier, Attribution, Grid]:
-            classifier = load(job)
-            section, grid = oblique_section(chosen.image(), *plane)
-            return classifier, explain_request(section, classifier, request, job.part(0.2, 1.0)), grid
+        def compute(classifier: Classifier, job: Job) -> tuple[Attribution, Grid]:
+            read = question.read()
+            section, grid = oblique_section(read.image, *plane)
+            return explain_request(section, classifier, read.request, job, read.regions), grid
 
-        def done(result: tuple[Classifier, Attribution, Grid]) -> None:
-            classifier, attribution, grid = result
-            self._show_loaded(classifier)
+        def show(result: tuple[Attribution, Grid]) -> None:
+            attribution, grid = result
             self._forget()
-            add_oblique_heatmap(self.viewer, chosen.view, attribution, grid)
+            add_oblique_heatmap(self.viewer, question.chosen.view, attribution, grid)
             self.bars.show_prediction(attribution.prediction)
-            self._show_notices(attribution.notices)
+            self.notices.tell(attribution.notices)
             self._scroll_to(self.bars)
 
-        self.task.start(work, done)
+        self._ask(compute, show)
 
     def go_to(self, index: int) -> None:
         """Show a slice of the image that the list is about, in its plane where the viewer shows slices.
@@ -195,13 +198,17 @@ class SlicesWidget(AskingWidget):
             others = [k for k in dims.order if k != of_viewer]
             dims.order = (*others[:-2], of_viewer, *others[-2:])
         dims.set_point(of_viewer, view.layer.data_to_world(place)[axis])
+        self._select(index)
+
+    def _select(self, index: int) -> None:
+        assert self._shown is not None
         for other, layer in self._shown.layers.items():
             layer.colorbar.visible = other == index
             if other == index and layer in self.viewer.layers:
                 self.viewer.layers.selection.active = layer
 
     def can_save(self) -> bool:
-        """Whether slices were explained; see `AskingWidget`."""
+        """Whether slices were explained; see `SavingWidget`."""
         return self._shown is not None and self._shown.explained is not None
 
     def save(self, folder: str) -> None:
@@ -213,7 +220,7 @@ class SlicesWidget(AskingWidget):
         def work(job: Job) -> Any:
             job.step(0.0, "Writing the files")
             image, mask = shown.asked.images()
-            return save_slices(image, explained, folder, mask)
+            return save_slices(image, explained, folder, mask, shown.regions)
 
         self.task.start(work, lambda files: show_info(f"Saved {files[-1].name} and {len(files) - 1} files beside it."))
 
@@ -224,69 +231,61 @@ class SlicesWidget(AskingWidget):
         try:
             chosen, volume = self.inputs.chosen(), None
             if self.form.by_heatmap:
-                request, targets = self.form.question.request(chosen)
+                volume = _of_one_class(self.form.question.asked(chosen))
                 # The preprocessing that can be changed is that of the 2D classifier.
-                volume = replace(_of_one_class(request, targets), slice=None, preprocessing=None)
+                volume = replace(volume, request=replace(volume.request, slice=None, preprocessing=None))
             return _Asked(chosen, self.form.choice(), volume, self.form.mask.view(chosen.view.volume))
         except InputError as error:
             show_warning(str(error))
             return None
 
-    def _about_slices(self, chosen: Chosen) -> ExplainRequest:
-        request, targets = self.question.request(chosen)
-        return _of_one_class(request, targets)
-
     # What is shown
 
-    def _show_explained(self, asked: _Asked, found: ExplainedSlices) -> None:
-        heatmap, slices = found.slices.heatmap, found.slices
-        if heatmap is not None:
-            layer = add_heatmap(self.viewer, asked.chosen.view, heatmap)
-            # It would hide the slices' own maps.
-            layer.visible = layer.colorbar.visible = False
-        layers = {}
-        for index, attribution in zip(slices.indices, found.attributions, strict=True):
-            layers[index] = add_heatmap(self.viewer, asked.chosen.view, attribution)
-            layers[index].name = f"{layers[index].name}, {slices.plane} {index}"
-        self._show(_Shown(asked, slices.plane, found, layers), slices, found.attributions)
-        volume = () if heatmap is None else heatmap.notices
-        others = (notice for each in found.attributions for notice in each.notices)
-        self._show_notices((*slices.notices, *volume, *others))
-        self.list.setCurrentItem(self.list.topLevelItem(0))
+    def _show_explained(
+        self, asked: _Asked, maps: SliceMaps, read: Read, found: ExplainedSlices, *, final: bool
+    ) -> None:
+        """Show what is known by now, and of a new list the first slice; the user may look at others meanwhile."""
+        changed, slices = maps.show(read, found), found.slices
+        self._so_far = so_far(found.attributions[-1:])
+        if not (changed or final):
+            return
+        place = self.list.currentIndex().row() if self._shown is not None and self._shown.asked is asked else -1
+        finished = found.attributions[: len(found.attributions) - found.estimated]
+        shown = _Shown(asked, slices.plane, found if final else None, read.regions, maps.layers)
+        self._show(shown, slices, finished)
+        self.list.show_current(max(place, 0), tell=place < 0)
+        self._select(slices.indices[max(place, 0)])
+        if place < 0:
+            self._scroll_to(self.list)
+        if final:
+            volume = () if slices.heatmap is None else slices.heatmap.notices
+            others = (notice for each in finished for notice in each.notices)
+            self.notices.tell((*slices.notices, *volume, *others))
 
     def _show(self, shown: _Shown, slices: Slices, attributions: tuple[Attribution, ...]) -> None:
         self._shown = shown
         self.bars.show_nothing()
         self.list.show_slices(slices, attributions)
         self._show_running(self.task.running)
-        self._scroll_to(self.list)
-
-    def _show_loaded(self, classifier: Classifier) -> None:
-        super()._show_loaded(classifier)
-        self.question.show_usable_methods(classifier)
-        self.question.show_classes(classifier.class_names)
 
     def _classifier_changed(self) -> None:
-        self.loader.forget()
-        self.inputs.forget_classifier()
-        self.question.show_usable_methods(None)
-        self.question.show_classes(self.classifier.class_names())
+        super()._classifier_changed()
         self._forget()
 
     def _forget(self) -> None:
         self._shown = None
         self.bars.show_nothing()
         self.list.show_slices(None)
-        self._show_notices(())
+        self.notices.write(())
         self._show_running(self.task.running)
 
 
-def _of_one_class(request: ExplainRequest, targets: tuple[str | int | None, ...] | None) -> ExplainRequest:
-    if targets is None:
-        raise InputError("Slices are explained for one class; choose it, or the most probable one.")
-    return replace(request, target=targets[0])
+def _of_one_class(asked: Asked) -> Asked:
+    """With the class in its request."""
+    assert asked.targets is not None
+    return replace(asked, request=replace(asked.request, target=asked.targets[0]))
 
 
-def _loaded(asked: _Asked, load: Any, job: Job) -> tuple[Classifier, ExplainRequest] | None:
+def _loaded(asked: _Asked, load: Callable[[Job], Classifier], job: Job) -> tuple[Classifier, ExplainRequest] | None:
     """The 3D classifier and what is asked of it, if the rule looks at its heatmap."""
-    return None if asked.volume is None else (load(job), asked.volume)
+    return None if asked.volume is None else (load(job), asked.volume.request)

@@ -121,8 +121,9 @@ class Task(QObject):
         # Not all work tells its end.
         self._news.found.clear()
         self._news.tell(1.0, "Done")
-        self._show_news()
         self._done(result)
+        # Behind it, since what is told of the end can depend on the result.
+        self._show_news()
 
     def _finish(self) -> None:
         self._timer.stop()

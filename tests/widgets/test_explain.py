@@ -435,9 +435,9 @@ def test_unload_gives_the_classifier_back(opened: Open, qtbot: Any) -> None:
     _, widget = opened("chest_ct_lesion")
     widget.classify_button.click()
     finish(qtbot, widget)
-    assert widget._loader._loaded is not None
+    assert widget.loader._loaded is not None
     widget.unload_button.click()
-    assert widget._loader._loaded is None
+    assert widget.loader._loaded is None
     assert not widget.bars.isVisible()
 
 

@@ -34,7 +34,7 @@ def test_the_device_is_shown_and_recorded(opened: Open, qtbot: Any) -> None:
     device.setCurrentIndex(device.findData("cpu"))
     widget.explain_button.click()
     finish(qtbot, widget)
-    assert widget._loader._loaded[0][2] == "cpu"
+    assert widget.loader._loaded[0][2] == "cpu"
     assert record_of(viewer.layers[-1])["software"]["device"] == "cpu"
 
 
@@ -137,7 +137,7 @@ def test_the_bundle_s_own_steps_are_shown_and_stay_its_own(opened: Open, qtbot: 
     assert not form.isVisible()
     change(qtbot, widget)
     assert form.isVisible()
-    assert [line.split(":")[0] for line in lines(widget)] == [step.title for step in widget._loader._loaded[1].steps]
+    assert [line.split(":")[0] for line in lines(widget)] == [step.title for step in widget.loader._loaded[1].steps]
     widget.explain_button.click()
     finish(qtbot, widget)
     assert "preprocessing" not in record_of(viewer.layers[-1])["request"]

@@ -154,17 +154,25 @@ def test_best_segments_one_by_one_and_as_a_mask(asking: Any, qtbot: Any) -> None
     heatmap, segments = explained(qtbot, widget)
     values, table = heatmap.data.copy(), segments.features
     best, limits = widget.heatmap.best, list(heatmap.contrast_limits)
-    assert (best.shown.minimum(), best.shown.maximum(), best.shown.value()) == (1, len(table) - 1, len(table) - 1)
-    for count in (1, 3):
-        best.shown.setValue(count)
-        expected = np.where(np.isin(segments.data, table["segment"][table["rank"].between(1, count)]), values, 0)
+    most = len(table) - 1
+    assert (best.shown.minimum(), best.shown.maximum(), best.shown.value()) == (1, most, (1, most))
+    for ranks in ((1, 1), (1, 3), (2, 4), (most, most)):
+        best.shown.setValue(ranks)
+        expected = np.where(np.isin(segments.data, table["segment"][table["rank"].between(*ranks)]), values, 0)
         np.testing.assert_array_equal(heatmap.data, expected)
         assert list(heatmap.contrast_limits) == limits
     np.testing.assert_array_equal(widget.heatmaps.results[heatmap].attribution.values.max(), values.max())
     widget.heatmap.bands_button.click()
     assert (viewer.layers[-1].data > 0).sum() == (np.abs(values) > 0.3 * np.abs(values).max()).sum()
-    best.shown.setValue(best.shown.maximum())
+    best.shown.setValue((1, most))
     np.testing.assert_array_equal(heatmap.data, values)
+    for button, places in ((best.next, (1, 2, 3)), (best.previous, (2, 1, 1))):
+        for rank in places:
+            button.click()
+            assert best.shown.value() == (rank, rank)
+            shown = np.unique(segments.data[heatmap.data != 0])
+            assert list(table["segment"][table["rank"] == rank]) == list(shown)
+    best.shown.setValue((1, most))
     before = len(viewer.layers)
     for which, fits in ((Best.LARGEST, values != 0), (Best.SUPPORTING, values > 0), (Best.AGAINST, values < 0)):
         choose(best.which, which)

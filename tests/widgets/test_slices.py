@@ -15,8 +15,9 @@ from viewers import Open, finish, last_sentence
 from napari_xai_med import choose_slices, explain_slices
 from napari_xai_med.grid import Grid
 from napari_xai_med.io.nifti import Volumes
-from napari_xai_med.layers import LayerView, volumes_to_layer
+from napari_xai_med.layers import METADATA_KEY, LayerView, volumes_to_layer
 from napari_xai_med.samples import sample_files
+from napari_xai_med.segments.choice import BODY
 from napari_xai_med.widgets.question import EACH_CLASS
 
 LESION, MASK = map(str, sample_files("chest_ct_lesion"))
@@ -43,14 +44,24 @@ def test_one_click_goes_from_the_volume_to_explained_slices(slices: Open, qtbot:
         [f"axial {index}", f"{score:.4g}", each.prediction.ranked[0][0], f"{each.prediction.ranked[0][1]:.4f}"]
         for index, score, each in rows
     ]
-    volume, *maps = viewer.layers[-1 - len(found.attributions) :]
+    volume, *added = viewer.layers[-1 - 2 * len(found.attributions) :]
+    maps, segments = added[::2], added[1::2]
+    assert not volume.visible
     np.testing.assert_allclose(volume.data_to_world((1, 2, 3)), source.data_to_world((1, 2, 3)))
     assert volume.data.max() == pytest.approx(float(found.slices.heatmap.values.max()), rel=1e-5)
     for index, layer, each in zip(found.slices.indices, maps, found.attributions, strict=True):
         assert layer.data.shape[0] == 1
         np.testing.assert_allclose(layer.data_to_world((0, 5, 6)), source.data_to_world((index, 5, 6)))
         assert layer.name.endswith(f"{each.about}, axial {index}")
-        assert layer.data.sum() == pytest.approx(float(each.values.sum()), rel=1e-3)
+        # Of a sum that may cancel out.
+        assert float(layer.data.sum()) == pytest.approx(
+            float(each.values.sum()), abs=1e-4 * float(np.abs(each.values).sum())
+        )
+    for layer, contours in zip(maps, segments, strict=True):
+        assert contours.name == f"{layer.name}, segments"
+        assert contours.contour == 1
+        contributions = np.append(0, contours.features["contribution"].to_numpy()[1:])
+        np.testing.assert_array_equal(contributions.astype(np.float32)[contours.data], layer.data)
     assert viewer.dims.current_step[0] == found.slices.indices[0]
     for place, index in enumerate(found.slices.indices):
         click(qtbot, widget, place)
@@ -124,10 +135,6 @@ def test_what_is_missing_is_one_sentence(slices: Open, qtbot: Any) -> None:
     widget.choose_button.click()
     assert "Open an image first" in last_sentence().message
     viewer.open_sample("napari-xai-med", "chest_ct_lesion")
-    widget.question.target.setCurrentText(EACH_CLASS)
-    widget.explain_button.click()
-    assert "Slices are explained for one class" in last_sentence().message
-    widget.question.target.setCurrentIndex(0)
     widget.form.classifier.choose("chest_ct_2d")
     widget.explain_button.click()
     finish(qtbot, widget)
@@ -137,6 +144,76 @@ def test_what_is_missing_is_one_sentence(slices: Open, qtbot: Any) -> None:
     finish(qtbot, widget)
     assert "needs a mask" in widget.progress_text.text()
     assert widget.list.rows() == []
+
+
+def test_drawn_segments_and_masks_are_those_of_the_volume(
+    slices: Open, qtbot: Any, tmp_path: Path, capsys: Any
+) -> None:
+    viewer, widget = slices("chest_ct_lesion", "chest_ct_2d")
+    source, form = viewer.layers["chest_ct_lesion"], widget.question.segments
+    for question in (widget.question, widget.form.question):
+        assert question.target.findText(EACH_CLASS) < 0
+    of_volume = widget.form.question.segments
+    assert of_volume.show_button.isHidden()
+    assert [box.count() for box in (form.method, form.mask)] == [
+        box.count() + 1 for box in (of_volume.method, of_volume.mask)
+    ], "there is a mask"
+    choose_rule(widget, "mask")
+    widget.form.mask.choose(viewer.layers["chest_ct_lesion_mask"])
+    widget.form.count.setValue(2)
+    viewer.layers.selection = {source}
+    viewer._new_labels()
+    drawn = viewer.layers[-1]
+    for k in range(8):
+        drawn.data[:, 10 * k : 10 * k + 8, 30:60] = k + 1
+    form.method.setCurrentIndex(form.method.findData(drawn))
+    form.mask.setCurrentIndex(form.mask.findData(BODY))
+    form.show_button.click()
+    finish(qtbot, widget)
+    shown = viewer.layers[-1]
+    assert shown.data.shape == (1, *source.data.shape[1:])
+    assert shown.data_to_world((0, 0, 0))[0] == viewer.dims.point[0]
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    for index in (widget.list.rows()[k][0].removeprefix("axial ") for k in range(2)):
+        layer = next(each for each in viewer.layers if each.name.endswith(f"axial {index}, segments"))
+        inside = layer.data[0] > 0
+        assert 0 < inside.sum() <= (drawn.data[int(index)] > 0).sum()
+        assert not inside[drawn.data[int(index)] == 0].any()
+    widget.save(str(tmp_path))
+    finish(qtbot, widget)
+    summary = tmp_path / "chest_ct_lesion_slices.json"
+    code, out, _ = run(capsys, "slices", "--record", summary, "--out", tmp_path / "again")
+    assert (code, "bit for bit" in out) == (0, True)
+
+
+def test_estimates_refine_the_slice_that_is_being_explained(slices: Open, qtbot: Any) -> None:
+    viewer, widget = slices("chest_ct_lesion", "chest_ct_2d")
+    choose_rule(widget, "body")
+    widget.form.count.setValue(2)
+    widget.question.segments.options.set_value("number", 20)
+    widget.question.options.set_value("evaluations", 3000)
+    before = list(viewer.layers)
+    widget.explain_button.click()
+    qtbot.waitUntil(lambda: len(viewer.layers) > len(before), timeout=60_000)
+    assert widget.task.running
+    layer = viewer.layers[len(before)]
+    assert viewer.dims.current_step[0] == int(layer.name.rsplit(" ", 1)[-1]), "it is shown"
+    assert layer in viewer.layers.selection
+    assert len(widget.list.rows()) == 2
+    qtbot.waitUntil(lambda: len(viewer.layers) == len(before) + 4, timeout=120_000)
+    assert layer == viewer.layers[len(before)], "the same layer"
+    told = widget.list.rows()
+    assert [len(list(filter(None, row))) for row in told] == [4, 2]
+    widget.cancel_button.click()
+    finish(qtbot, widget)
+    first, second = viewer.layers[len(before)], viewer.layers[len(before) + 2]
+    records = [each.metadata[METADATA_KEY]["record"]["method"] for each in (first, second)]
+    assert "stopped" not in records[0]
+    assert records[1]["stopped"] is True
+    assert second.name.endswith(f"(stopped after {records[1]['evaluations']} evaluations)")
+    assert last_sentence().message.startswith("Stopped after")
+    assert not widget.save_button.isEnabled()
 
 
 def test_stopping_leaves_the_viewer_as_it_was(slices: Open, qtbot: Any) -> None:
