@@ -13,6 +13,7 @@ import torch
 from qtpy.QtWidgets import QApplication
 
 from napari_xai_med.models.architectures import build
+from napari_xai_med.segments.choice import BODY
 from napari_xai_med.widgets.explain import ExplainWidget
 
 IMAGES = Path(__file__).parent / "images"
@@ -120,7 +121,9 @@ def segments() -> None:
     wait(1)
     widget.classifier.choose("chest_ct_2d")
     widget.method.setCurrentIndex(widget.method.findData("shapley"))
-    widget.question.segments.options.set_value("number", 40)
+    form = widget.question.segments
+    form.options.set_value("number", 24)
+    form.mask.setCurrentIndex(form.mask.findData(BODY))
     # Enough for the order of the segments to be settled.
     widget.options.set_value("evaluations", 4000)
     viewer.layers["slice_nodule_mask"].contour = 1
@@ -134,7 +137,10 @@ def segments() -> None:
     place = np.unravel_index(abs(heatmap.data).argmax(), heatmap.data.shape)
     viewer.mouse_over_canvas = True
     viewer.cursor.position = contours.data_to_world(place)
-    widget._scroll.ensureWidgetVisible(widget.heatmap.best)
+    widget.heatmap.colormap.setCurrentText("RdYlGn")
+    wait(1)
+    bar = widget._scroll.verticalScrollBar()
+    bar.setValue(bar.maximum())
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_segments.png"), canvas_only=False, flash=False)
     viewer.close()
