@@ -32,7 +32,7 @@ METHODS = [name for name, kind in explainers().items() if issubclass(kind, Segme
 ADDITIVE = [name for name in METHODS if explainers()[name].additive]  # type: ignore[attr-defined]
 FEW = {"samples": 200, "permutations": 2, "evaluations": 80}
 MANY = {"samples": 20_000, "permutations": 400, "evaluations": 100_000}
-NOT_SHAPLEY = {"partitionshap"}
+NOT_SHAPLEY = {"owen", "partitionshap"}
 """Additive methods whose values are others."""
 
 
