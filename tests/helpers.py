@@ -55,8 +55,8 @@ def maps_of(
     return explainer.attribute(Question(classifier, inputs, chosen, **others), job or Job())
 
 
-FEW_MASKED: dict[str, Any] = {"samples": 300, "permutations": 1, "evaluations": 40, "masks": 24}
-"""Options of methods that ask about masked images, for as few as some hundred segments take."""
+FEW_MASKED: dict[str, Any] = {"samples": 300, "permutations": 1, "evaluations": 250, "masks": 24}
+"""Options of methods that ask about masked images, for as few as a hundred segments take: two for each at least."""
 
 
 def segments_of(inputs: torch.Tensor, number: int) -> tuple[Segments, ...]:

@@ -78,8 +78,6 @@ def test_bands_of_a_heatmap_become_labels_where_it_lies(opened: Open, qtbot: Any
 def test_every_method_adds_a_map_or_says_why_not(opened: Open, qtbot: Any) -> None:
     viewer, widget = opened("chest_ct_lesion")
     source = viewer.layers["chest_ct_lesion"]
-    # So few that few masked images are enough.
-    widget.question.segments.options.set_value("number", 10)
     for name, kind in explainers().items():
         index = widget.method.findData(name)
         widget.method.setCurrentIndex(index)
