@@ -28,7 +28,6 @@ from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
-from napari_xai_med.models.batch_sizes import REFERENCE
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.run import prediction_from
@@ -241,8 +240,7 @@ def _contributions(
 def _game(question: Question, how: ChannelValues, targets: list[AnyTarget], ask: Any, job: Job) -> ImageGame:
     image = question.inputs[0].to(question.classifier.device)
     baseline = how.baselines(question)[0, 0].to(image)
-    # What fits the memory is looked at once: by how much changes from moment to moment.
-    most = max(REFERENCE, batch_size(question, 0, gradients=False))
+    most = batch_size(question, 0, gradients=False)
     return ImageGame(
         question.classifier,
         ask,

@@ -71,6 +71,11 @@ class SliceChoice:
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
             raise InputError(f"There is no plane {self.plane!r}; choose one of {', '.join(PLANES)}.")
+        if self.count < 1 or self.minimum_distance < 0:
+            raise InputError(
+                f"{self.count} slices at least {self.minimum_distance:g} mm apart can't be chosen; give at least one "
+                "slice, and a distance that is not negative."
+            )
 
     @property
     def maker(self) -> SliceRule:

@@ -17,7 +17,6 @@ from napari_xai_med.explainers.batches import FEWER, batch_size
 from napari_xai_med.games.engine import ImageGame
 from napari_xai_med.games.threads import one_thread
 from napari_xai_med.job import Job
-from napari_xai_med.models.batch_sizes import REFERENCE
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.head import Answer
 from napari_xai_med.models.target import AnyTarget
@@ -59,8 +58,7 @@ class Play:
         """A game about the row; see `ImageGame`."""
         question = self.question
         shape = tuple(question.inputs.shape[1:])
-        # What fits the memory is looked at once: by how much changes from moment to moment.
-        most = max(REFERENCE, batch_size(question, 0, gradients=False))
+        most = batch_size(question, 0, gradients=False)
         return ImageGame(
             question.classifier,
             self.ask,

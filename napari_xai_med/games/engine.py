@@ -139,7 +139,11 @@ class ImageGame:
             # Images that all differ: equal ones may be the same in all batches by chance.
             some = torch.from_numpy(np.random.default_rng(0).random((REFERENCE, self.players)) < 0.5).to(table.device)
             sizes = find_sizes(lambda images: self._ask(some[torch.from_numpy(images)]), self.most)
-            self.classifier.batch_sizes[self._key] = sizes
+            if sizes is None:
+                # Memory may be there again for the next game.
+                sizes, self.smaller = Sizes({1: 1.0}), 1
+            else:
+                self.classifier.batch_sizes[self._key] = sizes
         found, done = [], 0
         for count, size in sizes.plan(len(table), self.smaller or self.limit):
             rows = table[done : done + count]

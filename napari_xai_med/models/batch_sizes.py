@@ -42,12 +42,9 @@ class Sizes:
     ----------
     seconds : dict of int to float
         For one image in batches of each size.
-    same : bool
-        Whether they were seen to give the same bits; else the memory was too short to see it.
     """
 
     seconds: dict[int, float] = field(default_factory=dict)
-    same: bool = True
 
     def best(self, limit: int) -> int:
         """The fastest size up to a limit, 0 for none; the smallest if all are larger."""
@@ -65,34 +62,35 @@ class Sizes:
             yield count, min((size for size in self.seconds if count <= size <= best), default=best)
 
 
-def find_sizes(ask: Ask, most: int) -> Sizes:
+def find_sizes(ask: Ask, most: int) -> Sizes | None:
     """Try batch sizes with a few images.
 
     Parameters
     ----------
     ask : callable
-        Of the first `REFERENCE` images, by number, each perhaps several times.
+        Of the first `REFERENCE` images, or as many as the memory holds, by number, each perhaps several times.
     most : int
         Images that the memory is thought to hold at once.
 
     Returns
     -------
-    Sizes
+    Sizes or None
+        None where the memory is not enough to find out.
     """
-    few = np.arange(REFERENCE)
+    few = np.arange(min(REFERENCE, most))
     try:
         reference, each = _timed(ask, few)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         free_memory()
-        return Sizes({1: 1.0}, same=False)
-    sizes = Sizes({REFERENCE: each})
-    for size in _SMALLER:
+        return None
+    sizes = Sizes({len(few): each})
+    for size in (size for size in _SMALLER if size < len(few)):
         _try(sizes, ask, reference, size)
     for size in _LARGER:
         fastest = min(sizes.seconds.values())
-        if size > most or size * fastest > _WORTH_TRYING or not _try(sizes, ask, reference, size):
+        if not len(few) < size <= most or size * fastest > _WORTH_TRYING or not _try(sizes, ask, reference, size):
             break
         if sizes.seconds[size] * _FASTER[True] > fastest:
             del sizes.seconds[size]
@@ -102,7 +100,7 @@ def find_sizes(ask: Ask, most: int) -> Sizes:
 
 def _try(sizes: Sizes, ask: Ask, reference: Answers, size: int) -> bool:
     """Whether batches of a size give the same answers to all images; they are kept then."""
-    images = np.resize(np.arange(REFERENCE), max(size, REFERENCE))
+    images = np.resize(np.arange(len(reference)), max(size, len(reference)))
     try:
         first, *others = np.split(images, range(size, len(images), size))
         answers, each = _timed(ask, first)

@@ -163,7 +163,9 @@ class Classifier:
 
     def with_steps(self, steps: Sequence[AnyStep]) -> Classifier:
         """The same network behind another preprocessing."""
-        return replace(self, preprocessing=transform_of(steps, self.name), steps=tuple(steps))
+        result = replace(self, preprocessing=transform_of(steps, self.name), steps=tuple(steps))
+        vars(result).update(traces=self.traces, batch_sizes=self.batch_sizes)
+        return result
 
     def prepare(self, image: Image) -> NetworkInput:
         """Preprocess an image and keep track of where its voxels go.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.options import option
 from napari_xai_med.segments.base import Segmenter, Segments
 from napari_xai_med.segments.cleaning import cleaned
@@ -62,6 +63,11 @@ class Superpixels(Segmenter):
         self, data: NDArray[np.float32], spacing: Sequence[float], mask: NDArray[np.bool_] | None = None
     ) -> Segments:
         """Connected groups of voxels; see `Segmenter`."""
+        if data.ndim - 1 not in self.dims:
+            raise InputError(
+                f"{self.title} is for images of {min(self.dims)} axes and this one has {data.ndim - 1}; choose SLIC, "
+                "watershed or a grid."
+            )
         part = part_of(data, spacing, mask, self.smoothing)
         voxel = prod(part.spacing) / (1000 if part.mask.ndim == 3 else 1)
         smallest = self.minimum / voxel if self.minimum else _SMALLEST * part.voxels / (self.asked or _USUAL)
