@@ -141,14 +141,41 @@ class Task(QObject):
             raise error
 
 
+class _Core:
+    """One core that is left to the viewer, until the last of several widgets' work ends."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = Lock(), 0, 1
+
+    def keep(self) -> None:
+        """Let torch compute in one thread less than there are cores."""
+        import torch
+
+        with self._lock:
+            if not self._users:
+                self._before = torch.get_num_threads()
+            # Each thread keeps the number by itself.
+            torch.set_num_threads(max(1, min(self._before, (os.cpu_count() or 2) - 1)))
+            self._users += 1
+
+    def give(self) -> None:
+        """Let it have all of them again, if nobody else keeps one."""
+        import torch
+
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.set_num_threads(self._before)
+
+
+_core = _Core()
+
+
 def _keep_a_core(work: Work, job: Job, turn: Lock) -> Any:
     """Leave one core to the viewer while torch computes."""
-    import torch
-
     with turn:
-        before = torch.get_num_threads()
-        torch.set_num_threads(max(1, min(before, (os.cpu_count() or 2) - 1)))
+        _core.keep()
         try:
             return work(job)
         finally:
-            torch.set_num_threads(before)
+            _core.give()
