@@ -18,8 +18,7 @@ from monai.transforms import Compose, Orientation, ScaleIntensityRange, Spacing
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from napari_xai_med import Image, explain, predict, read_image, windows
-from napari_xai_med.api import classifier_from_module
+from napari_xai_med import Image, classifier_from_module, explain, predict, read_image, windows
 from napari_xai_med.errors import Cancelled
 from napari_xai_med.grid import Grid
 from napari_xai_med.job import Job
