@@ -19,10 +19,10 @@ from torch import Tensor
 from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import Question
 from napari_xai_med.explainers.baselines import OneBaseline
-from napari_xai_med.explainers.batches import FEWER, batch_size
+from napari_xai_med.explainers.batches import FEWER
+from napari_xai_med.explainers.masked import Play, limit_option
 from napari_xai_med.explanation import inputs_of, target_of
 from napari_xai_med.games.base import Float
-from napari_xai_med.games.engine import ImageGame
 from napari_xai_med.games.exact import PLAYERS, exact_estimate
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
@@ -32,7 +32,7 @@ from napari_xai_med.models.classifier import Classifier, NetworkInput, Predictio
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.run import prediction_from
 from napari_xai_med.models.target import AnyTarget
-from napari_xai_med.options import option, values_of, with_options
+from napari_xai_med.options import values_of, with_options
 from napari_xai_med.record import Record, record_of
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked, where_it_can
@@ -51,12 +51,7 @@ class ChannelValues(OneBaseline):
 
     title: ClassVar[str] = "Contributions of channels"
 
-    batch_size: int = option(
-        0,
-        "Images computed at once at most; the fastest number is found if 0. Only numbers are used that don't change "
-        "the answers in their last digits, if the memory is enough.",
-        limits=(0, 10_000),
-    )
+    batch_size: int = limit_option()
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +201,10 @@ def _contributions(
     with asking(classifier) as ask:
         answer = ask(network_input.tensor.to(classifier.device, copy=True), job.part(0.0, 0.02))
         wanted: list[AnyTarget] = [target for _, target in question.resolved(answer)]
-        game = _game(question, how, wanted, ask, job.part(0.02, 1.0))
+        play = Play(question, 0, wanted, how.baselines(question)[0, 0], ask, job.part(0.02, 1.0))
+        count = len(channels)
+        compose = _Channels(play.image, play.baseline.to(play.image))
+        game = play.game(compose, count, how.batch_size, expected=2**count)
         estimate = exact_estimate(game)
         ends = game(np.array([[False] * game.players, [True] * game.players]))
     resolved = [target.resolved(answer, 0) for target in targets]
@@ -224,35 +222,14 @@ def _contributions(
         "evaluations": game.evaluations,
         "compared_with": [{"source": other.source, "sha256": other.sha256} for other in others],
     }
-    # The last bits depend on the size of the batches. A widget tells the slice on screen in any case.
-    options, index = (
-        values_of(replace(how, batch_size=game.batch_size)),
-        None if section.axis is None else request.slice,
-    )
-    spelled = replace(request, target=None, options=options, slice=index)
+    # A widget tells the slice on screen in any case.
+    index = None if section.axis is None else request.slice
+    spelled = replace(request, target=None, options=values_of(how), slice=index)
     seconds = perf_counter() - start
     record = record_of(image, classifier, spelled, method, prediction, estimate.values, seconds)
     job.step(1.0, "Done")
     notices = (*prediction.notices, *((FEWER.format("many", game.smaller),) if game.smaller else ()))
     return ChannelContributions(channels, about, estimate.values, ends[0], ends[1], prediction, record, notices)
-
-
-def _game(question: Question, how: ChannelValues, targets: list[AnyTarget], ask: Any, job: Job) -> ImageGame:
-    image = question.inputs[0].to(question.classifier.device)
-    baseline = how.baselines(question)[0, 0].to(image)
-    most = batch_size(question, 0, gradients=False)
-    return ImageGame(
-        question.classifier,
-        ask,
-        _Channels(image, baseline),
-        tuple(image.shape),
-        len(image),
-        targets,
-        job,
-        expected=2 ** len(image),
-        limit=how.batch_size,
-        most=most,
-    )
 
 
 def _names(

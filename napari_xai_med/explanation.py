@@ -130,6 +130,10 @@ def _explain(
     for explainer in pairs[0]:
         if explainer is not None and (reason := reason_against(type(explainer), classifier)):
             raise ModelError(f"{reason} Choose another method, or a classifier with its own layers.")
+    if request.segments is not None and not any(each is not None and each.uses_segments for each in pairs[0]):
+        raise InputError(
+            f"{chosen.title} does not explain by segments; leave segments and mask out, or choose another method."
+        )
     targets = [target_of(classifier, each) for each in requests]
     section = Section.choose(image, classifier, request)
     job.step(0.0, "Preprocessing")
@@ -199,7 +203,9 @@ class _Previews:
         before = perf_counter()
         if before < self.next:
             return
-        self.show(_placed(self.asked, (self.explainer, None), self.targets, (found[0], []), found[1], (), self.start))
+        placed = _placed(self.asked, (self.explainer, None), self.targets, (found[0], []), found[1], (), self.start)
+        # Whoever keeps one of these keeps an estimate that was not finished.
+        self.show([each.stopped() for each in placed])
         after = perf_counter()
         self.next = after + max(_SHOW_EVERY, _SHARE * (after - before))
 

@@ -7,6 +7,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, TypeVar
 
+from napari_xai_med.errors import InputError
+from napari_xai_med.options import with_options
+
 Item = TypeVar("Item", bound=Any)
 
 
@@ -36,3 +39,23 @@ class Registry:
                 import_module(f"{self._package}.{module.name}")
             self._complete = True
         return self._items
+
+    def make(self, what: str, name: str, options: Mapping[str, Any]) -> Any:
+        """An instance of the class of a name, which has a `title`, with its options.
+
+        Parameters
+        ----------
+        what : str
+            How to call such a class in a sentence.
+        name : str
+        options : mapping
+
+        Raises
+        ------
+        InputError
+            If there is no such class or option.
+        """
+        known = self.all()
+        if name not in known:
+            raise InputError(f"There is no {what} {name!r}; choose one of {', '.join(known)}.")
+        return with_options(known[name], known[name].title, options)

@@ -69,8 +69,7 @@ def choice_of(
     known = in_memory(drawn, image), in_memory(mask, image)
     where = GIVEN if known[1] is not None else str(mask or "")
     if known[0] is not None:
-        given = SegmentChoice(DRAWN, labels=GIVEN, background=bool(told.get("background", False)), mask=where)
-        return given, Regions(*known)
+        told = {**told, "labels": GIVEN}
     return SegmentChoice.of(told or str(segments or ""), where), Regions(*known)
 
 

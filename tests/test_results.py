@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_xai_med import load_model, read_image
+from napari_xai_med import explain, load_model, read_image
 from napari_xai_med.cli import main
+from napari_xai_med.errors import InputError
 from napari_xai_med.explanation import explain_request
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
@@ -138,3 +139,27 @@ def test_best_segments() -> None:
     labels = np.arange(6, dtype=np.int32).reshape(2, 3)
     np.testing.assert_array_equal(only(labels, np.array([3, 5])), [[0, 0, 0], [3, 0, 5]])
     assert not only(labels, np.array([], int)).any()
+
+
+def test_an_estimate_is_marked_and_is_not_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, classifier, request = asked("picture", FEW)
+    seen: list[Any] = []
+    result = explain_request(image, classifier, request, Job(partial=seen.extend))
+    assert "stopped" not in result.record.method
+    assert seen[0].record.method["stopped"]
+    files = save_results(image, seen[0], tmp_path)
+    assert main(["explain", "--record", str(files.record), "--out", str(tmp_path)]) == 2
+    assert "was stopped before its end" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "segments", "sentence"),
+    [
+        ("gradcam", "slic", "Grad-CAM does not explain by segments; leave"),
+        ("segment_occlusion", {"labels": np.ones((96, 96), int), "numbr": 5}, "Drawn segments have no numbr; leave"),
+    ],
+)
+def test_what_would_be_ignored_is_told(method: str, segments: Any, sentence: str) -> None:
+    image, classifier, _ = asked("picture", FEW)
+    with pytest.raises(InputError, match=sentence):
+        explain(image, classifier, method, segments=segments)

@@ -188,6 +188,11 @@ def _rerun(options: argparse.Namespace) -> int:
     from napari_xai_med.record import Record
 
     record = Record.read(options.record)
+    if record.method.get("stopped"):
+        raise InputError(
+            f"{options.record} is of an estimate that was stopped before its end, which can't be computed again; "
+            "explain anew, with fewer evaluations if it took too long."
+        )
     image, classifier = load_recorded(options, record)
     request = record.explain_request
     (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands)

@@ -12,7 +12,6 @@ import numpy as np
 from napari_xai_med.errors import InputError
 from napari_xai_med.models.formats.base import Gives
 from napari_xai_med.models.target import AnyTarget, Target
-from napari_xai_med.options import with_options
 from napari_xai_med.registry import Registry
 from napari_xai_med.segments.base import Segments
 
@@ -215,10 +214,8 @@ def make_explainer(name: str, options: Mapping[str, Any]) -> Explainer:
     InputError
         If there is no such method or option.
     """
-    known = explainers()
-    if name not in known:
-        raise InputError(f"There is no method {name!r}; choose one of {', '.join(known)}.")
-    return with_options(known[name], known[name].title, options)
+    made: Explainer = _registry.make("method", name, options)
+    return made
 
 
 def preset_options(name: str, preset: str) -> Mapping[str, Any]:

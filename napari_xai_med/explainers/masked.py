@@ -27,6 +27,17 @@ _FEW = 0.02
 """Share of the time that the answer about the image itself takes."""
 
 
+def limit_option() -> int:
+    """The option of how many images are computed at once at most."""
+    limit: int = option(
+        0,
+        "Images computed at once at most; the fastest number is found if 0. Only numbers are used that don't change "
+        "the answers in their last digits, if the memory is enough.",
+        limits=(0, 10_000),
+    )
+    return limit
+
+
 @dataclass(frozen=True)
 class Play:
     """One row of a question, which all its targets share.
@@ -81,12 +92,7 @@ class MaskedExplainer(WithBaseline):
     needs: ClassVar[frozenset[Gives]] = frozenset()
     whole: ClassVar[bool] = True
 
-    batch_size: int = option(
-        0,
-        "Images computed at once at most; the fastest number is found if 0. Only numbers are used that don't change "
-        "the answers in their last digits, if the memory is enough.",
-        limits=(0, 10_000),
-    )
+    batch_size: int = limit_option()
 
     @abstractmethod
     def maps(self, play: Play) -> Iterator[list[RawMap]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_xai_med.games.base import Coalitions, Float
@@ -134,16 +135,9 @@ class ImageGame:
 
     def _evaluate(self, coalitions: Coalitions) -> Float:
         table = torch.from_numpy(coalitions).to(self.classifier.device)
-        sizes = self._sizes
-        if sizes is None:
-            # Images that all differ: equal ones may be the same in all batches by chance.
-            some = torch.from_numpy(np.random.default_rng(0).random((REFERENCE, self.players)) < 0.5).to(table.device)
-            sizes = find_sizes(lambda images: self._ask(some[torch.from_numpy(images)]), self.most)
-            if sizes is None:
-                # Memory may be there again for the next game.
-                sizes, self.smaller = Sizes({1: 1.0}), 1
-            else:
-                self.classifier.batch_sizes[self._key] = sizes
+        if self._sizes is None and not self.smaller:
+            self._find_sizes()
+        sizes = self._sizes or Sizes({1: 1.0})
         found, done = [], 0
         for count, size in sizes.plan(len(table), self.smaller or self.limit):
             rows = table[done : done + count]
@@ -153,6 +147,28 @@ class ImageGame:
                 self._share = min((self.evaluations + done) / self.expected, 1.0)
                 self.job.step(self._share, _ASKING)
         return np.concatenate(found)
+
+    def _find_sizes(self) -> None:
+        """Try batches with images that all differ: equal ones may be the same in all batches by chance."""
+        random = np.random.default_rng(0)
+        some = torch.from_numpy(random.random((REFERENCE, self.players)) < 0.5).to(self.classifier.device)
+
+        def ask(images: NDArray[np.intp]) -> Float:
+            # All logits, since what is found holds for other targets too.
+            answer = self.ask(self.compose(some[torch.from_numpy(images)]), self._within)
+            return np.asarray(answer.logits.flatten(1).double().cpu().numpy())
+
+        sizes = find_sizes(ask, self.most)
+        if sizes is None:
+            # Memory may be there again for the next game.
+            self.smaller = 1
+        else:
+            self.classifier.batch_sizes[self._key] = sizes
+
+    @property
+    def _within(self) -> Job:
+        """A part of the job that only asks whether to go on."""
+        return self.job.part(self._share, self._share)
 
     def _in_memory(self, rows: Tensor, size: int) -> list[Float]:
         """Scores of some coalitions in a batch filled to a size, or in smaller ones where the memory is not enough."""
@@ -172,5 +188,5 @@ class ImageGame:
         return found
 
     def _ask(self, rows: Tensor) -> Float:
-        answer = self.ask(self.compose(rows), self.job.part(self._share, self._share))
+        answer = self.ask(self.compose(rows), self._within)
         return torch.stack([target.of(answer) for target in self.targets], 1).double().cpu().numpy()

@@ -25,12 +25,12 @@ class _Group:
     joined: Float = field(compare=False)
 
 
-def owen(game: Game, linkage: Float, budget: int, weights: Float | None = None) -> Iterator[Estimate]:
+def owen(game: Game, linkage: Float, budget: int) -> Iterator[Estimate]:
     """Owen values [1]_, by halving the groups of a tree again and again [2]_.
 
     The group whose contribution is largest is split first, so that a small budget goes to where the answer is; what
     the others contribute is spread over their players. Split completely, this is what `shap.PartitionExplainer` gives;
-    shap says nothing in between, and takes no weights.
+    shap says nothing in between.
 
     Parameters
     ----------
@@ -39,8 +39,6 @@ def owen(game: Game, linkage: Float, budget: int, weights: Float | None = None) 
         The tree, as from `scipy.cluster.hierarchy.linkage`.
     budget : int
         Evaluations at most.
-    weights : ndarray of float64, shape (players,), optional
-        How a group's contribution is spread over its players, such as their sizes; evenly by default.
 
     Yields
     ------
@@ -63,7 +61,7 @@ def owen(game: Game, linkage: Float, budget: int, weights: Float | None = None) 
     players = game.players
     if budget < 2:
         raise InputError("Owen values need two evaluations at least; allow more.")
-    tree = _Tree(linkage, players, np.ones(players) if weights is None else weights)
+    tree = _Tree(linkage, players)
     asked: dict[bytes, Float] = {}
     empty = np.zeros((1, players), dtype=bool)
     without, joined = _worth(game, np.concatenate([empty, ~empty]), asked)
@@ -95,7 +93,7 @@ class _Tree:
     spread : ndarray of float64, shape (2 * players - 1, players)
     """
 
-    def __init__(self, linkage: Float, players: int, weights: Float) -> None:
+    def __init__(self, linkage: Float, players: int) -> None:
         self.children = np.asarray(linkage)[:, :2].astype(np.intp) if players > 1 else np.empty((0, 2), dtype=np.intp)
         later = self.children >= players + np.arange(len(self.children))[:, None]
         if sorted(self.children.ravel()) != list(range(2 * players - 2)) or later.any():
@@ -104,8 +102,7 @@ class _Tree:
         self.members[:players] = np.eye(players, dtype=bool)
         for node, (left, right) in enumerate(self.children, players):
             self.members[node] = self.members[left] | self.members[right]
-        inside = self.members * np.asarray(weights, dtype=np.float64)
-        self.spread = inside / inside.sum(1, keepdims=True)
+        self.spread = self.members / self.members.sum(1, keepdims=True)
 
 
 def _split(game: Game, group: _Group, tree: _Tree, asked: dict[bytes, Float]) -> list[_Group]:

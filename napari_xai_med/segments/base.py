@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xai_med.errors import InputError
-from napari_xai_med.options import with_options
 from napari_xai_med.registry import Registry
 
 Labels = NDArray[np.int32]
@@ -100,7 +98,5 @@ def make_segmenter(name: str, options: Mapping[str, Any]) -> Segmenter:
     InputError
         If there is no such segmenter or option.
     """
-    known = segmenters()
-    if name not in known:
-        raise InputError(f"There is no segmenter {name!r}; choose one of {', '.join(known)}.")
-    return with_options(known[name], known[name].title, options)
+    made: Segmenter = _registry.make("segmenter", name, options)
+    return made

@@ -47,6 +47,8 @@ class SegmentChoice:
     def __post_init__(self) -> None:
         if (self.method == DRAWN) != bool(self.labels):
             raise InputError("Drawn segments need a label map, and only they take one; choose both or none.")
+        if self.method == DRAWN and self.options:
+            raise InputError(f"Drawn segments have no {', '.join(self.options)}; leave that out.")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a record."""

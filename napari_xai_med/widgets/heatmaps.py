@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import napari
@@ -182,12 +181,12 @@ class Series:
         return (-self._top if attribution.signed else 0.0, self._top)
 
     def stop(self) -> str:
-        """Say of estimates that they are unfinished, in their layers' names and records; a sentence for the user."""
+        """Say of estimates that they are unfinished, in their layers' names; a sentence for the user."""
         if not self._estimates:
             return "Stopped; nothing was changed."
         after = f"stopped after {evaluations(self._estimates[0].attribution)} evaluations"
         self._told = f"{self._told} ({after})"
-        self.show([replace(each, attribution=each.attribution.stopped()) for each in self._estimates], final=False)
+        self.show(self._estimates, final=False)
         return f"{after.capitalize()}; the estimate so far stays."
 
 

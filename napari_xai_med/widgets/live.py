@@ -80,7 +80,7 @@ class Live(QObject):
         self._wanted: Hashable = None
         self._asked: Asked | None = None
         self._class: str | None = None
-        self._paused = False
+        self._paused, self._generation = False, 0
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
@@ -97,7 +97,7 @@ class Live(QObject):
         for event in (events.current_step, events.order, events.ndisplay):
             event.connect(self.look) if on else event.disconnect(self.look)
         self._forget_wish()
-        self._known.clear()
+        self._forget_known()
         self.look()
 
     def pause(self, paused: bool) -> None:
@@ -130,7 +130,8 @@ class Live(QObject):
             return
         if self._class is not None:
             asked = replace(asked, targets=(self._class,))
-        key = self._key(asked)
+        classifier = self._loader.known
+        key = self._key(asked, sliced=classifier is None or classifier.spatial_dims == 2)
         if key == self._wanted:
             return
         self._forget_wish()
@@ -142,26 +143,29 @@ class Live(QObject):
         else:
             self._show(found, final=True)
 
-    def _key(self, asked: Asked) -> Hashable:
-        """What the answer depends on; the slice only where the classifier is known to look at slices, or not known."""
-        request, classifier = asked.request, self._loader.known
-        if classifier is not None and classifier.spatial_dims != 2:
-            request = replace(request, plane=PLANES[0], slice=None)
+    def _key(self, asked: Asked, *, sliced: bool) -> tuple[Hashable, ...]:
+        """What the answer depends on; the slice only where the classifier looks at slices, or may do so."""
+        request = asked.request if sliced else replace(asked.request, plane=PLANES[0], slice=None)
         layers = [view.layer for view in asked.chosen.views]
         layers += [layer for layer in (asked.drawn.labels, asked.drawn.mask) if layer is not None]
         return (
+            asked.targets,
             self._loader.key,
             repr(request.to_dict()),
-            asked.targets,
             tuple((view.axes, view.volume) for view in asked.chosen.views),
             tuple((layer, _Same(layer.data), _place(layer)) for layer in layers),
         )
 
     def drawn(self) -> None:
         """Somebody drew in a layer that a question may mean, and what is known of it is no longer true."""
-        self._known.clear()
+        self._forget_known()
         self._forget_wish()
         self.look()
+
+    def _forget_known(self) -> None:
+        """Also what is being found out now."""
+        self._known.clear()
+        self._generation += 1
 
     def _begin_if_due(self, running: bool) -> None:
         if not running and not self._rest.isActive():
@@ -173,6 +177,9 @@ class Live(QObject):
             return
         asked, key, load = self._asked, self._wanted, self._loader.chosen()
         self._asked = None
+        generation = self._generation
+        # As things are now: they may be others when the work ends, where only it may tell whether the slice counts.
+        known_as = {sliced: self._key(asked, sliced=sliced) for sliced in (False, True)}
 
         def work(job: Job) -> Any:
             classifier = load(job)
@@ -184,23 +191,23 @@ class Live(QObject):
                 self._show(found, final=False)
 
         def done(result: Any) -> None:
-            self._keep(asked, key, *result)
+            classifier, found = result
+            if generation == self._generation:
+                self._keep(asked, known_as[classifier.spatial_dims == 2], found)
+            if generation == self._generation and key == self._wanted:
+                self._wanted = known_as[classifier.spatial_dims == 2]
+                self.loaded.emit(classifier)
+                self._show(found, final=True)
 
         self.task.start(work, done, estimate)
 
-    def _keep(self, asked: Asked, key: Hashable, classifier: Any, found: list[Shown]) -> None:
-        is_wanted = key == self._wanted
-        # Only now it may be known whether the slice counts.
-        known_as = self._key(asked)
+    def _keep(self, asked: Asked, key: tuple[Hashable, ...], found: list[Shown]) -> None:
+        """Remember a result, also as that of its class by name."""
         size = sum(_size(each) for each in found)
-        self._known.put(known_as, found, size)
+        self._known.put(key, found, size)
         if asked.targets == (None,):
-            named = replace(asked, targets=(found[0].attribution.class_name,))
-            self._known.put(self._key(named), found, size)
-        if is_wanted:
-            self._wanted = known_as
-            self.loaded.emit(classifier)
-            self._show(found, final=True)
+            # The targets come first in a key.
+            self._known.put(((found[0].attribution.class_name,), *key[1:]), found, size)
 
     def _show(self, found: list[Shown], *, final: bool) -> None:
         self.series.show(found, final=final)

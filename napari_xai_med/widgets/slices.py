@@ -61,6 +61,7 @@ class _Shown:
     plane: str
     explained: ExplainedSlices | None = None
     regions: Regions | None = None
+    mask: Image | None = None
     layers: Mapping[int, ImageLayer] = field(default_factory=dict)
 
 
@@ -141,18 +142,18 @@ class SlicesWidget(QuestioningWidget):
             return
         load, maps = self._volume_loader.chosen(), SliceMaps(self.heatmaps, asked.volume)
 
-        def compute(classifier: Classifier, job: Job) -> tuple[Read, ExplainedSlices]:
+        def compute(classifier: Classifier, job: Job) -> tuple[Read, Image | None, ExplainedSlices]:
             read, (image, mask) = question.read(), asked.images()
             volume = _loaded(asked, load, job)
             tell = job.partial
-            telling = job if tell is None else replace(job, partial=lambda found: tell((read, found)))
+            telling = job if tell is None else replace(job, partial=lambda found: tell((read, mask, found)))
             found = explain_slices(image, asked.choice, volume, (classifier, read.request), telling, mask, read.regions)
-            return read, found
+            return read, mask, found
 
-        def show_estimate(result: tuple[Read, ExplainedSlices]) -> None:
+        def show_estimate(result: tuple[Read, Image | None, ExplainedSlices]) -> None:
             self._show_explained(asked, maps, *result, final=False)
 
-        def show(result: tuple[Read, ExplainedSlices]) -> None:
+        def show(result: tuple[Read, Image | None, ExplainedSlices]) -> None:
             self._show_explained(asked, maps, *result, final=True)
 
         self._ask(compute, show, show_estimate, maps.stop)
@@ -219,8 +220,8 @@ class SlicesWidget(QuestioningWidget):
 
         def work(job: Job) -> Any:
             job.step(0.0, "Writing the files")
-            image, mask = shown.asked.images()
-            return save_slices(image, explained, folder, mask, shown.regions)
+            image = shown.asked.chosen.image()
+            return save_slices(image, explained, folder, shown.mask, shown.regions)
 
         self.task.start(work, lambda files: show_info(f"Saved {files[-1].name} and {len(files) - 1} files beside it."))
 
@@ -242,7 +243,7 @@ class SlicesWidget(QuestioningWidget):
     # What is shown
 
     def _show_explained(
-        self, asked: _Asked, maps: SliceMaps, read: Read, found: ExplainedSlices, *, final: bool
+        self, asked: _Asked, maps: SliceMaps, read: Read, mask: Image | None, found: ExplainedSlices, *, final: bool
     ) -> None:
         """Show what is known by now, and of a new list the first slice; the user may look at others meanwhile."""
         changed, slices = maps.show(read, found), found.slices
@@ -251,7 +252,7 @@ class SlicesWidget(QuestioningWidget):
             return
         place = self.list.currentIndex().row() if self._shown is not None and self._shown.asked is asked else -1
         finished = found.attributions[: len(found.attributions) - found.estimated]
-        shown = _Shown(asked, slices.plane, found if final else None, read.regions, maps.layers)
+        shown = _Shown(asked, slices.plane, found if final else None, read.regions, mask, maps.layers)
         self._show(shown, slices, finished)
         self.list.show_current(max(place, 0), tell=place < 0)
         self._select(slices.indices[max(place, 0)])

@@ -125,6 +125,8 @@ def test_batches_are_not_larger_than_the_limit_and_the_memory_allow() -> None:
         np.testing.assert_allclose(found, expected(compose(torch.from_numpy(coalitions))).double().numpy(), rtol=1e-6)
     assert game.smaller == 1
     assert not classifier.batch_sizes
+    # It is not tried again for every batch: once eight at once, and then one by one.
+    assert network.sizes.count(REFERENCE) == 1
     classifier = classifier_of(network := Sums(), 2, 2)
     with torch.no_grad(), asking(classifier) as ask:
         game = game_of(classifier, ask, (1, 6, 8), 6, limit=4)

@@ -50,13 +50,12 @@ def test_known_values() -> None:
 
 
 def test_coarse_to_fine() -> None:
-    """What is large is split first; what is not split is spread by the weights."""
+    """What is large is split first; what is not split is spread evenly."""
     shares = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 5.0, 9.0])
     links = np.array([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11], [12, 13]], dtype=float)
     game = Played(8, lambda s: s @ shares)
-    even, heavy = (list(owen(game, links, 8, weights))[-1].values[0] for weights in (None, np.arange(1.0, 9.0)))
-    np.testing.assert_allclose(even, [0, 0, 0, 0, 1.5, 1.5, 7, 7], atol=1e-12)
-    np.testing.assert_allclose(heavy, [0, 0, 0, 0, 15 / 11, 18 / 11, 98 / 15, 112 / 15], atol=1e-12)
+    *_, found = owen(game, links, 8)
+    np.testing.assert_allclose(found.values[0], [0, 0, 0, 0, 1.5, 1.5, 7, 7], atol=1e-12)
 
 
 def test_one_player() -> None:
