@@ -156,7 +156,7 @@ def test_an_estimate_is_marked_and_is_not_computed_again(tmp_path: Path, capsys:
     ("method", "segments", "sentence"),
     [
         ("gradcam", "slic", "Grad-CAM does not explain by segments; leave"),
-        ("segment_occlusion", {"labels": np.ones((96, 96), int), "numbr": 5}, "Drawn segments have no numbr; leave"),
+        ("segment_occlusion", {"labels": np.ones((128, 128), int), "numbr": 5}, "Drawn segments have no numbr; leave"),
     ],
 )
 def test_what_would_be_ignored_is_told(method: str, segments: Any, sentence: str) -> None:
