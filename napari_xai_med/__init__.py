@@ -13,8 +13,10 @@ __all__ = [
     "Prediction",
     "XAIMedError",
     "channel_contributions",
+    "check_explanation",
     "choose_slices",
     "classifier_from_module",
+    "evaluate",
     "explain",
     "explain_all",
     "explain_slices",
@@ -29,6 +31,7 @@ __all__ = [
 if TYPE_CHECKING:
     from napari_xai_med.api import explain, explain_all, feature_maps, maximise, predict
     from napari_xai_med.api_channels import channel_contributions
+    from napari_xai_med.api_evaluate import check_explanation, evaluate
     from napari_xai_med.api_slices import choose_slices, explain_slices
     from napari_xai_med.attribution import Attribution
     from napari_xai_med.errors import XAIMedError
@@ -46,8 +49,10 @@ _HOMES = {
     "Prediction": "models.classifier",
     "XAIMedError": "errors",
     "channel_contributions": "api_channels",
+    "check_explanation": "api_evaluate",
     "choose_slices": "api_slices",
     "classifier_from_module": "models.module",
+    "evaluate": "api_evaluate",
     "explain": "api",
     "explain_all": "api",
     "explain_slices": "api_slices",

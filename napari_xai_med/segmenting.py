@@ -184,7 +184,7 @@ def _on_input(
 ) -> NDArray[np.int64]:
     """A label map, nearest voxel by nearest voxel, on the grid of the network's input."""
     if image.ndim == 2 and found.ndim == 3 and 1 in found.grid.shape:
-        found = _flat(found)
+        found = flat(found)
     if found.ndim != image.ndim:
         raise InputError(f"The {what} is {found.ndim}D and {image.name} is {image.ndim}D; choose another one.")
     whole = np.rint(found.data[0])
@@ -195,7 +195,7 @@ def _on_input(
     return cast("NDArray[np.int64]", placed.reshape(shape))
 
 
-def _flat(volume: Image) -> Image:
+def flat(volume: Image) -> Image:
     """A volume of one slice as the picture that it was saved of; see `napari_xai_med.io.nifti.save_nifti`."""
     if volume.grid.shape[0] != 1:
         return volume
