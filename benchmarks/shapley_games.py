@@ -45,8 +45,11 @@ class Table:
         return self.worth[np.asarray(coalitions, dtype=np.int64) @ (1 << np.arange(self.players))]
 
 
-def trained_densenet() -> tuple[nn.Module, Tensor]:
-    """A small DenseNet that learned for a moment how many bright discs of which kind lie in noise, and a picture."""
+def trained_densenet() -> tuple[nn.Module, Tensor, Tensor]:
+    """A small DenseNet that learned for a moment how many bright discs of which kind lie in noise.
+
+    With a picture and its mean, which the noise varies about.
+    """
     torch.manual_seed(0)
     network = DenseNet(2, 1, 3, init_features=16, growth_rate=8, block_config=(2, 4, 2))
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
@@ -64,13 +67,15 @@ def trained_densenet() -> tuple[nn.Module, Tensor]:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return network.eval(), pictures[kinds == 2][:1]
+    picture = pictures[kinds == 2][:1]
+    return network.eval(), picture, picture.mean()
 
 
-def embedded(name: str, sample: str) -> tuple[nn.Module, Tensor]:
-    """An embedded classifier's network and a sample as it sees it."""
+def embedded(name: str, sample: str, *, mean: bool) -> tuple[nn.Module, Tensor, Tensor]:
+    """An embedded classifier's network, a sample as it sees it, and a baseline: zero or the sample's mean."""
     classifier = load_model(name, device="cpu")
-    return classifier.network, classifier.prepare(read_image(sample_files(sample)[0])).tensor
+    x = classifier.prepare(read_image(sample_files(sample)[0])).tensor
+    return classifier.network, x, x.mean() if mean else torch.zeros(())
 
 
 def segments_of(x: Tensor, count: int) -> Tensor:
@@ -82,23 +87,26 @@ def segments_of(x: Tensor, count: int) -> Tensor:
     raise SystemExit(f"SLIC finds no {count} segments in this image.")
 
 
-def tabulated(network: nn.Module, x: Tensor, players: int) -> NDArray[np.float64]:
-    """The logits with every coalition of segments shown, the others at the image's mean; shape (2 ** players, T)."""
-    labels, mean = segments_of(x, players), x.mean()
+def tabulated(network: nn.Module, x: Tensor, baseline: Tensor, players: int) -> NDArray[np.float64]:
+    """The logits with every coalition of segments shown, the others at the baseline; shape (2 ** players, T)."""
+    labels = segments_of(x, players)
     rows = []
     with torch.inference_mode():
         for first in range(0, 2**players, BATCH):
             index = torch.arange(first, min(first + BATCH, 2**players))
             shown = (index[:, None] >> torch.arange(players) & 1).bool()[:, labels]
-            rows.append(network(torch.where(shown[:, None], x, mean)))
+            rows.append(network(torch.where(shown[:, None], x, baseline)))
     return torch.cat(rows).double().numpy()
 
 
-NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
-    "chest_ct_2d": lambda: embedded("chest_ct_2d", "slice_nodule"),
-    "chest_ct_3d": lambda: embedded("chest_ct_3d", "chest_ct_lesion"),
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor, Tensor]]] = {
+    "chest_ct_2d": lambda: embedded("chest_ct_2d", "slice_nodule", mean=False),
+    "chest_ct_3d": lambda: embedded("chest_ct_3d", "chest_ct_lesion", mean=False),
     "DenseNet": trained_densenet,
+    "chest_ct_2d, mean": lambda: embedded("chest_ct_2d", "slice_nodule", mean=True),
+    "chest_ct_3d, mean": lambda: embedded("chest_ct_3d", "chest_ct_lesion", mean=True),
 }
+"""The embedded classifiers with their default baseline, and with their image's mean, which is harder to estimate."""
 
 
 def games(players: tuple[int, ...] = PLAYERS) -> dict[tuple[str, int], Table]:
