@@ -17,7 +17,6 @@ from napari_xai_med.io import read_image
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask, Sign, named
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.record import Record
-from napari_xai_med.request import ExplainRequest
 from napari_xai_med.segmenting import AnyLabels, Regions, flat
 
 AnyMasks = AnyLabels | Mapping[str, AnyLabels] | Sequence[AnyLabels]
@@ -34,6 +33,7 @@ def case_of(
     sign: str = Sign.POSITIVE,
     seed: int = 0,
     regions: Regions | None = None,
+    record: Record | None = None,
 ) -> Case:
     """What metrics look at.
 
@@ -58,6 +58,8 @@ def case_of(
         Of everything that is drawn by chance.
     regions : Regions, optional
         Label maps in memory that the record's request means.
+    record : Record, optional
+        How the map came about, where the attribution does not say.
 
     Raises
     ------
@@ -68,10 +70,13 @@ def case_of(
         raise InputError(f"There is no sign {sign!r}; choose one of {', '.join(Sign)}.")
     given = _masks_of(masks)
     pictures = [each for each in (image, *given.values()) if isinstance(each, Image) and each.ndim == 2]
-    values, grid, request = _map_of(attribution, picture=bool(pictures))
+    values, grid, known = _map_of(attribution, picture=bool(pictures))
+    record = record or known
     asked = None
-    if image is not None and classifier is not None and request is not None:
-        asked = Asked(image, classifier, request, regions or Regions())
+    if record is not None:
+        _check_same(record, image, classifier)
+    if image is not None and classifier is not None and record is not None:
+        asked = Asked(image, classifier, record.explain_request, regions or Regions())
     return Case(
         values,
         grid,
@@ -94,13 +99,13 @@ def _masks_of(masks: AnyMasks | None) -> dict[str, Image | NDArray[np.generic]]:
     return {name: read_image(mask) if isinstance(mask, str | Path) else mask for name, mask in given.items()}
 
 
-def _map_of(attribution: AnyMap, *, picture: bool) -> tuple[Map, Grid, ExplainRequest | None]:
-    """Values, grid and request of a map; no request if it is not known how it came about.
+def _map_of(attribution: AnyMap, *, picture: bool) -> tuple[Map, Grid, Record | None]:
+    """Values, grid and record of a map; no record if it is not known how it came about.
 
     The heatmap of a picture was saved as a volume of one slice, and is a picture again if that is said.
     """
     if isinstance(attribution, Attribution):
-        return attribution.values, attribution.grid, ExplainRequest.from_dict(attribution.record.request)
+        return attribution.values, attribution.grid, attribution.record
     if isinstance(attribution, np.ndarray):
         made = Image.from_array(np.zeros(attribution.shape, np.float32))
         # Not by way of an image, which takes no NaN: that a map has some is for the metrics to tell.
@@ -109,13 +114,20 @@ def _map_of(attribution: AnyMap, *, picture: bool) -> tuple[Map, Grid, ExplainRe
     found = flat(found) if picture and found.ndim == 3 else found
     if len(found.data) != 1:
         raise InputError(f"{found.name} has {len(found.data)} channels; choose a heatmap, which has one.")
-    return found.data[0], found.grid, _request_beside(found.source)
+    return found.data[0], found.grid, _record_beside(found.source)
 
 
-def _request_beside(source: str) -> ExplainRequest | None:
-    """The request in the record that was saved with a heatmap."""
+def _check_same(record: Record, image: Image | None, classifier: Classifier | None) -> None:
+    """Raise an `InputError` if image or classifier are not those that a map came from."""
+    for what, given, told in (("image", image, record.image), ("classifier", classifier, record.model)):
+        if given is not None and given.sha256 != told["sha256"]:
+            raise InputError(f"The map was not made of the {what} {given.name} but of {told['name']}; give that one.")
+
+
+def _record_beside(source: str) -> Record | None:
+    """The record that was saved with a heatmap."""
     path = Path(source.removesuffix(".gz").removesuffix(".nii") + ".json")
-    return Record.read(path).explain_request if source and path.is_file() else None
+    return Record.read(path) if source and path.is_file() else None
 
 
 def mask_on(grid: Grid, mask: Image | NDArray[np.generic], name: str = "mask") -> Mask:
