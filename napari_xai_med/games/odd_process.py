@@ -28,7 +28,7 @@ _SPREAD, _SPREAD_OF_PLAYERS = 1.5, 1.0
 _LEAST, _MOST = -4.0, 1.5
 """Of the logarithms of the weights that all share; beyond, exponentials overflow."""
 
-_STEPS = 12
+_STEPS = 16
 """Each fit starts at the last one, so that it need not converge."""
 
 _ROUNDING, _ROUNDING_32 = 1e-12, 1e-6

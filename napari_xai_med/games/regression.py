@@ -16,7 +16,7 @@ from napari_xai_med.games.stopping import StopRule
 _GROWTH = 8
 """A round is at least this part of what is known, so that all rounds together take not much more than the last one."""
 
-_ANEW = 1.25
+_ANEW = 2.0
 """By which factor more pairs there are when the belief is fitted anew."""
 
 _FITTED = 256
