@@ -44,7 +44,7 @@ class Distances(Thresholded, MaskMetric):
         ("hausdorff", "hausdorff_95", "mean_surface_distance"), Quantity(Better.LOWER, LENGTH)
     )
 
-    def compared(self, case: Case, name: str, mask: Mask) -> Found:
+    def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Measure from each surface to the other."""
         if not mask.any() or not case.evidence.any():
             return Found(dict.fromkeys(self.quantities, NO_EVIDENCE if mask.any() else NO_MASK))

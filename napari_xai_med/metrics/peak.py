@@ -43,7 +43,9 @@ class Peak(MaskMetric):
         "peak_distance": Quantity(Better.LOWER, LENGTH),
     }
 
-    tolerance: float = option(0.0, "Millimetres from the mask at which a peak still hits.", limits=(0.0, None))
+    tolerance: float = option(
+        0.0, "Millimetres (pixels of a bare picture) from the mask at which a peak still hits.", limits=(0.0, None)
+    )
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:
         """Measure from the maxima, and from places drawn at random."""

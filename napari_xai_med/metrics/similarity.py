@@ -50,7 +50,7 @@ class Similarity(MaskMetric):
         "ssim": Quantity(Better.HIGHER, "-1 to 1"),
     }
 
-    def compared(self, case: Case, name: str, mask: Mask) -> Found:
+    def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Sum up squares and products in one pass, and look at small windows for the structure."""
         share = np.count_nonzero(mask) / mask.size
         reason = partial_mask(mask) or ("" if case.evidence.any() else NO_EVIDENCE)
@@ -101,7 +101,7 @@ def ssim(evidence: Map, mask: Mask) -> Number:
     if window < 3:
         return "The image is less than 3 voxels wide."
     top, edge = float(values.max()), window // 2
-    total = count = 0
+    total, count = 0.0, 0
     # Windows lie within the image only.
     for start in range(edge, len(values) - edge, _SLAB):
         stop = min(start + _SLAB, len(values) - edge)

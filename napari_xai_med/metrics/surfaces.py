@@ -41,7 +41,7 @@ class Surface:
         # Within its box the part ends where the box does: outside is not the part, as MONAI has it at the border.
         inside = np.ascontiguousarray(part[box])
         edge = np.argwhere(inside & ~binary_erosion(inside)) + [side.start for side in box]
-        return cls(edge * np.asarray(spacing, np.float64), spacing)
+        return cls(edge.astype(np.float64) * spacing, spacing)
 
     def distances_to(self, other: Surface) -> Float:
         """How far each point is from another surface."""
@@ -51,7 +51,7 @@ class Surface:
 
     def distances_from(self, indices: Indices, part: Mask) -> Float:
         """How far voxels are from the part that this is the surface of; 0 inside."""
-        start = Surface(indices * np.asarray(self.spacing, np.float64), self.spacing)
+        start = Surface(indices.astype(np.float64) * self.spacing, self.spacing)
         return np.where(part[tuple(indices.T)], 0.0, start.distances_to(self))
 
 

@@ -80,11 +80,11 @@ def above(evidence: Map, mask: Mask, steps: int) -> tuple[Float, Float]:
     mask : ndarray of bool
     steps : int
     """
-    scale = steps / float(evidence.max())
+    top = evidence.max()
     counts: NDArray[np.int64] = np.zeros(2 * (steps + 1), np.int64)
     for values, inside in chunks(evidence, mask):
         # A value above k / steps of the maximum is in bin k + 1 or later; the bins of both kinds take turns.
-        bins = np.ceil(np.minimum(values * scale, steps)).astype(np.int64)
+        bins = np.ceil(values / top * steps).astype(np.int64)
         bins *= 2
         bins += inside
         counts += np.bincount(bins, minlength=counts.size)
