@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,6 +39,21 @@ class Need(StrEnum):
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What a score is, for the documentation.
+
+    Parameters
+    ----------
+    better : Better
+    range : str
+        From where to where, or the unit.
+    """
+
+    better: Better = Better.HIGHER
+    range: str = "0 to 1"
+
+
+@dataclass(frozen=True)
 class Metric(ABC):
     """A judgement of an explanation; its fields are its options, see `napari_xai_med.options`."""
 
@@ -50,6 +66,8 @@ class Metric(ABC):
     """What it tells, in one sentence."""
     paper: ClassVar[str]
     """Author, year, title and where, or a textbook; empty for what needs none."""
+    quantities: ClassVar[Mapping[str, Quantity]] = {}
+    """The scores by name, as the documentation lists them."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     panel: ClassVar[bool] = False
     """Whether it is part of the standard panel, with its default options."""

@@ -1,0 +1,81 @@
+"""Whether a map is higher in a mask than outside it, without any threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.case import Case, Mask
+from napari_xai_med.metrics.outcome import Better
+from napari_xai_med.metrics.over_masks import (
+    CHANCE,
+    NO_EVIDENCE,
+    Found,
+    MaskMetric,
+    Number,
+    beside,
+    partial_mask,
+    same_everywhere,
+)
+from napari_xai_med.metrics.ranks import Ranks
+from napari_xai_med.metrics.thresholds import chunks
+
+
+@register
+@dataclass(frozen=True)
+class Ranking(MaskMetric):
+    """Ranking: AUROC, AUPRC, relevance mass and rank accuracy, and Spearman's correlation.
+
+    References
+    ----------
+    .. [1] L. Arras, A. Osman, W. Samek. CLEVR-XAI: a benchmark dataset for the ground truth evaluation of neural
+       network explanations. Information Fusion 81:14-40, 2022.
+    .. [2] J. Davis, M. Goadrich. The relationship between precision-recall and ROC curves. ICML 2006.
+    """
+
+    name = "ranking"
+    title = "Ranking"
+    about = "Whether voxels in the mask are higher than those outside, at all thresholds at once."
+    paper = "[Arras et al. 2022](https://doi.org/10.1016/j.inffus.2021.11.008)"
+    panel = True
+    quantities: ClassVar[Mapping[str, Quantity]] = {
+        "auroc": Quantity(),
+        "auprc": Quantity(),
+        "relevance_mass_accuracy": Quantity(),
+        "relevance_rank_accuracy": Quantity(),
+        "spearman": Quantity(Better.HIGHER, "-1 to 1"),
+    }
+
+    def compared(self, case: Case, name: str, mask: Mask) -> Found:
+        """Sort the map once, for all numbers."""
+        if reason := partial_mask(mask):
+            return Found(dict.fromkeys(self.quantities, reason))
+        mass: Number = mass_inside(case, mask) if case.evidence.any() else NO_EVIDENCE
+        share = np.count_nonzero(mask) / mask.size
+        chance = {"auroc": 0.5, **dict.fromkeys(list(self.quantities)[1:4], share), "spearman": 0.0}
+        if reason := same_everywhere(case.evidence):
+            numbers = dict.fromkeys(self.quantities, reason) | {"relevance_mass_accuracy": mass}
+            return Found(numbers, {CHANCE: chance})
+        ranks = Ranks.of(case.evidence, mask)
+        numbers = {
+            "auroc": ranks.auroc,
+            "auprc": ranks.auprc,
+            "relevance_mass_accuracy": mass,
+            "relevance_rank_accuracy": ranks.rank_accuracy,
+            "spearman": ranks.spearman,
+        }
+        meaning = "high values are found in the mask more often than anywhere else"
+        return Found(numbers, {CHANCE: chance}, verdicts=(beside(ranks.auprc, share, "AUPRC", name, meaning),))
+
+
+def mass_inside(case: Case, mask: Mask) -> float:
+    """Share of the sum of a map that lies in a mask."""
+    inside = whole = 0.0
+    for values, within in chunks(case.evidence, mask):
+        whole += float(values.sum(dtype=np.float64))
+        inside += float(values[within].sum(dtype=np.float64))
+    return inside / whole
