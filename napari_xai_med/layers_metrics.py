@@ -12,7 +12,8 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
 from napari_xai_med.layers_segments import LayerSegments
-from napari_xai_med.metrics.case import Case, Map, Mask
+from napari_xai_med.metrics.case import Case, Map
+from napari_xai_med.metrics.thresholds import Cut
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.overlay import overlay_colours, overlay_labels, overlay_names, overlay_sizes
 from napari_xai_med.record import Record
@@ -85,20 +86,18 @@ def case_of_layers(
     )
 
 
-def overlay_to_layer(case: Case, explained: Mask, heatmap: Any, view: LayerView, told: str) -> LayerTuple:
+def overlay_to_layer(case: Case, cut: Cut, heatmap: Any, view: LayerView) -> LayerTuple:
     """Where an explanation and one or two masks agree, as a labels layer on the image, with the size of each part.
 
     Parameters
     ----------
     case : Case
         With one or two masks.
-    explained : ndarray of bool, shape `case.grid.shape`
-        Where the explanation is above its threshold.
+    cut : Cut
+        Which values of the explanation count.
     heatmap : napari.layers.Image
     view : LayerView
         The image that it explains.
-    told : str
-        The threshold, in words.
 
     Raises
     ------
@@ -107,14 +106,14 @@ def overlay_to_layer(case: Case, explained: Mask, heatmap: Any, view: LayerView,
     """
     if not case.masks:
         raise InputError("An overlay needs a mask; draw one in a Labels layer, or open one, and choose it.")
-    labels = overlay_labels(explained, list(case.masks.values()))
+    labels = overlay_labels(cut.marked(case.evidence), list(case.masks.values()))
     count, unit = len(case.masks), "px" if case.is_bare else "mL" if case.grid.ndim == 3 else "mm2"
     sizes = overlay_sizes(labels, count, case.spacing)
     turn = view.turn
     shown = cast("Map", labels if turn is None else turn.array(labels))
     data, options = view.place(shown, case.grid if turn is None else turn.grid(case.grid))
     options |= {
-        "name": f"{heatmap.name}: overlap at {told}",
+        "name": f"{heatmap.name}: overlap at {cut.text}",
         "features": {"part": ["neither", *overlay_names(list(case.masks))], f"size_{unit}": [np.nan, *sizes]},
         "colormap": {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
         | {k: (*colour, 1.0) for k, colour in enumerate(overlay_colours(count), 1)},

@@ -56,15 +56,16 @@ def file_stem(image: Image, attribution: Attribution) -> str:
     place = "" if whole else f"_{record['plane']}{record['slice']}"
     method = "-minus-".join(str(name) for name in (record["method"], record["minus"]) if name)
     parts = (f"{method}-{attribution.layers}", attribution.about)
-    return "_".join((image_stem(image, place), *map(_clean, parts)))
+    return "_".join((image_stem(image, place), *map(clean, parts)))
 
 
 def image_stem(image: Image, more: str = "") -> str:
     """How the names of files about an image begin."""
-    return _clean(image.name + ("" if image.volume is None else f"_volume{image.volume}") + more)
+    return clean(image.name + ("" if image.volume is None else f"_volume{image.volume}") + more)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """A text as part of a file's name."""
     return re.sub(r"[^\w.]+", "-", text).strip("-.") or "x"
 
 

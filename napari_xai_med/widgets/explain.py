@@ -57,6 +57,8 @@ class ExplainWidget(QuestioningWidget):
         self.maximum_button.setToolTip("Show the slice on which the heatmap speaks most for its class.")
         self.unload_button = QPushButton("Unload")
         self.unload_button.setToolTip("Give the classifier's memory back.")
+        self.check_button = QPushButton("Check this explanation…")
+        self.check_button.setToolTip("Is it right? Opens the widget that measures this.")
         self.input_button = QPushButton("Show what the network sees")
 
     def _lay_out(self) -> None:
@@ -71,7 +73,7 @@ class ExplainWidget(QuestioningWidget):
             self.progress,
             self.progress_text,
             self.heatmap,
-            self.maximum_button,
+            row(self.maximum_button, self.check_button),
             row(self.save_button, self.copy_button),
         )
 
@@ -84,6 +86,7 @@ class ExplainWidget(QuestioningWidget):
         self.heatmap.bands_button.clicked.connect(self.add_bands)
         self.heatmap.best.mask_button.clicked.connect(self.add_best)
         self.copy_button.clicked.connect(self._copy_python)
+        self.check_button.clicked.connect(self.open_check)
         self.method.currentIndexChanged.connect(self.progress_text.clear)
         self.inputs.changed.connect(self._forget_prediction)
         self.viewer.layers.selection.events.active.connect(self._selected)
@@ -190,7 +193,8 @@ class ExplainWidget(QuestioningWidget):
 
     def _show_running(self, running: bool) -> None:
         super()._show_running(running)
-        self.maximum_button.setEnabled(self.heatmap.layer is not None)
+        for button in (self.maximum_button, self.check_button):
+            button.setEnabled(self.heatmap.layer is not None)
         self.copy_button.setEnabled(self.can_save())
 
     def _selected(self) -> None:
@@ -208,6 +212,11 @@ class ExplainWidget(QuestioningWidget):
     def _go_to_maximum(self) -> None:
         if self.heatmap.layer is not None:
             go_to_maximum(self.viewer, self.heatmap.layer)
+
+    def open_check(self) -> None:
+        """Open the widget that checks explanations, with the current heatmap chosen."""
+        if self.heatmap.layer is not None:
+            self.open_beside("Check an explanation").choose(self.heatmap.layer)
 
     def add_bands(self) -> None:
         """Add the intensity bands of the current heatmap as a labels layer."""

@@ -1,0 +1,78 @@
+"""Several explanations side by side, in a window of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import napari
+import numpy as np
+from napari.layers import Image as ImageLayer
+
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.errors import InputError
+from napari_xai_med.layers import METADATA_KEY
+from napari_xai_med.layers_segments import transform_of
+
+MOST = 6
+
+
+def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[float] = ()) -> napari.Viewer:
+    """Show the same slice of up to six heatmaps side by side over their image, with linked contrast.
+
+    In a window of its own, since napari's grid takes all layers of a window. Maps of one method and quantity have one
+    scale; others differ in their units, and are divided by their largest absolute value, which their names tell.
+
+    Parameters
+    ----------
+    image : napari.layers.Image
+        That they explain; its voxels are shared and not copied.
+    heatmaps : sequence of napari.layers.Image
+    point : sequence of float
+        Where the sliders stand, in the world.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two, or more than six.
+    """
+    if not 2 <= len(heatmaps) <= MOST:
+        raise InputError(f"Choose 2 to {MOST} explanations to compare, not {len(heatmaps)}.")
+    scaled = len({_unit(layer) for layer in heatmaps}) > 1
+    tops = [float(np.abs(layer.data).max()) or 1.0 for layer in heatmaps]
+    signed = any(layer.metadata[METADATA_KEY]["look"]["signed"] for layer in heatmaps)
+    top = 1.0 if scaled else max(tops)
+    viewer = napari.Viewer(title=f"Explanations side by side. {DISCLAIMER}")
+    shown = []
+    for layer, own in zip(heatmaps, tops, strict=True):
+        viewer.add_layer(_again(image, image.data, image.name))
+        data = layer.data / np.float32(own) if scaled else layer.data
+        shown.append(_again(layer, data, f"{layer.name} / {own:.3g}" if scaled else layer.name))
+        shown[-1].contrast_limits = (-top if signed else 0.0, top)
+        viewer.add_layer(shown[-1])
+    viewer.layers.link_layers(shown, ("contrast_limits", "opacity"))
+    viewer.layers.link_layers(
+        [layer for layer in viewer.layers if layer not in shown], ("contrast_limits", "gamma", "visible")
+    )
+    viewer.grid.stride = 2
+    viewer.grid.enabled = True
+    for axis, value in enumerate(point):
+        viewer.dims.set_point(axis, value)
+    viewer.text_overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])
+    viewer.text_overlay.visible = True
+    return viewer
+
+
+def _unit(layer: ImageLayer) -> tuple[Any, ...]:
+    request = layer.metadata[METADATA_KEY]["record"]["request"]
+    return request["method"], request["quantity"], request["minus"]
+
+
+def _again(layer: ImageLayer, data: Any, name: str) -> ImageLayer:
+    """Another layer that looks the same and lies at the same place."""
+    look = {key: getattr(layer, key) for key in ("colormap", "opacity", "blending", "interpolation2d", "rgb")}
+    if layer.rgb:
+        del look["colormap"]
+    else:
+        look["contrast_limits"] = layer.contrast_limits
+    return ImageLayer(data, name=name, **look, **transform_of(layer))
