@@ -1,4 +1,4 @@
-"""The command line: napari-xai-med demo, predict, explain, evaluate, slices, channels, layers, features, maximise and others.
+"""The command line: napari-xai-med demo, predict, explain, evaluate, slices, channels, features and others.
 
 Exit codes: 0 done, 1 a record was computed again and differs, 2 the command, the image or an option is
 wrong, 3 the classifier can't be used, 4 a file was refused as untrusted, 130 stopped by the user.

@@ -75,8 +75,8 @@ def published_tables(folder: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each threshold and study. ``nothing`` is what a map that marks nothing gets by the same formula, and
-        ``chance`` the Dice of as many voxels anywhere.
+        A row for each threshold and study. ``nothing_dice`` is what a map that marks nothing gets by the same formula,
+        and ``chance`` the Dice of as many voxels anywhere.
 
     Raises
     ------
@@ -98,12 +98,13 @@ def published_tables(folder: str | Path) -> pd.DataFrame:
                     "study": study,
                     "published_dice": dice,
                     "recomputed_dice": found["share_of_identical_lines"],
-                    "nothing": nothing["share_of_identical_lines"],
+                    "nothing_dice": nothing["share_of_identical_lines"],
                     "true_dice": found["dice"],
                     "chance": Counts.of(cam, mask, cut).by_chance.dice,
                     "published_mse": mse,
                     "recomputed_mse": found["mse_of_intersection"],
                     "nothing_mse": nothing["mse_of_intersection"],
+                    "true_mse": float((cut.marked(cam) != mask).mean()),
                 }
             )
     return pd.DataFrame(rows)

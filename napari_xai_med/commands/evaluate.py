@@ -209,15 +209,15 @@ def _as_published(options: argparse.Namespace) -> int:
     from napari_xai_med.published import published_tables
 
     frame = published_tables(options.as_published)
-    heads = ("published", "recomputed", "marks nothing")
-    for what, digits in (("dice", 5), ("mse", 5)):
-        kinds = [f"published_{what}", f"recomputed_{what}", "nothing" if what == "dice" else "nothing_mse"]
-        title = '"DICE": the share of identical lines' if what == "dice" else "MSE of mask and intersection"
-        more = ("true Dice", "Dice by chance") if what == "dice" else ()
-        print(f"{title}\n  {'cam':<7}{'study':<7}" + "".join(f"{head:>16}" for head in (*heads, *more)))
+    heads = {"published": "published", "recomputed": "recomputed", "nothing": "marks nothing", "true": "true"}
+    for what, title in (("dice", '"DICE"'), ("mse", "MSE")):
+        columns = {f"{key}_{what}": head for key, head in heads.items()}
+        if what == "dice":
+            columns["chance"] = "true, by chance"
+        print(f"{title:<16}" + "".join(f"{head:>16}" for head in columns.values()))
         for row in frame.to_dict("records"):
-            keys = [*kinds, *(("true_dice", "chance") if what == "dice" else ())]
-            print(f"  {row['cam']:<7}{row['study']:<7}" + "".join(f"{row[key]:>16.{digits}f}" for key in keys))
+            numbers = "".join(f"{row[column]:>16.5f}" for column in columns)
+            print(f"  {row['study']}, {row['cam']:<8}{numbers}")
         print()
     print(f"Note: {LINES}")
     _write(frame, options.out)
