@@ -1,4 +1,4 @@
-"""The command line: napari-xai-med demo, predict, explain, slices, channels, layers, features, maximise and others.
+"""The command line: napari-xai-med demo, predict, explain, evaluate, slices, channels, features and others.
 
 Exit codes: 0 done, 1 a record was computed again and differs, 2 the command, the image or an option is
 wrong, 3 the classifier can't be used, 4 a file was refused as untrusted, 130 stopped by the user.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_xai_med.attribution import DISCLAIMER
-from napari_xai_med.commands import channels, explain, inside, pack, slices
+from napari_xai_med.commands import channels, evaluate, explain, inside, pack, slices
 from napari_xai_med.commands.common import add_common, asked, progress, show_prediction
 from napari_xai_med.errors import Cancelled, InputError, ModelError, UntrustedError, XAIMedError
 
@@ -68,6 +68,7 @@ def _parser(kinds: argparse.Namespace) -> argparse.ArgumentParser:
     explain.add_command(commands, kinds.method or explain.METHOD, kinds.segments)
     slices.add_command(commands, kinds)
     channels.add_command(commands)
+    evaluate.add_command(commands)
     inside.add_commands(commands)
     trust = commands.add_parser("trust", help="list the bundles that may run their author's code; add or revoke one")
     trust.add_argument("--add", type=Path, metavar="M", help="trust this bundle, as it is now, for good")

@@ -46,15 +46,20 @@ def add_common(parser: argparse.ArgumentParser, *, image_needed: bool = True, on
 
 def load(options: argparse.Namespace, volumes: Sequence[int | None] = ()) -> tuple[Image, Classifier]:
     """The image and the classifier; `volumes` says which of each file, where that is not the same for all."""
+    from napari_xai_med.models import load_model
+
+    return load_image(options, volumes), load_model(options.model, trust=options.trust, device=options.device)
+
+
+def load_image(options: argparse.Namespace, volumes: Sequence[int | None] = ()) -> Image:
+    """The image of one or several files; `volumes` as for `load`."""
     from napari_xai_med.channels import stack_channels
     from napari_xai_med.io import read_image
-    from napari_xai_med.models import load_model
     from napari_xai_med.samples import SAMPLES, sample_files
 
     paths = [sample_files(path)[0] if path in SAMPLES and not Path(path).exists() else path for path in options.images]
     chosen = volumes or [options.volume] * len(paths)
-    image = stack_channels([read_image(path, volume) for path, volume in zip(paths, chosen, strict=True)])
-    return image, load_model(options.model, trust=options.trust, device=options.device)
+    return stack_channels([read_image(path, volume) for path, volume in zip(paths, chosen, strict=True)])
 
 
 def steps_of(preprocessing: str | None, classifier: Classifier) -> tuple[dict[str, Any], ...] | None:

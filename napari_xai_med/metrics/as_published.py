@@ -19,16 +19,16 @@ from napari_xai_med.metrics.thresholds import KINDS, Counts, Thresholded, or_rea
 from napari_xai_med.options import option
 
 LINES = (
-    "share_of_identical_lines and mse_of_intersection compare the mask with its own intersection with the map, and count "
-    "everything outside the mask as agreement: a map that marks nothing scores almost as high. Look at dice."
+    "share_of_identical_lines and mse_of_intersection compare the mask with its own intersection with the map, and "
+    "count everything outside the mask as agreement: a map that marks nothing scores almost as high. Look at dice."
 )
 SIGMOID = (
-    "iou_after_sigmoid takes the sigmoid of a map of zeros and ones, which is 0.5 and 0.73 and never 0: every map marks "
-    "everything, and all methods score alike. Look at iou."
+    "iou_after_sigmoid takes the sigmoid of a map of zeros and ones, which is 0.5 and 0.73 and never 0: every map "
+    "marks everything, and all methods score alike. Look at iou."
 )
 COLUMNS = (
-    "column_macro_precision, recall and f1 take each column of the image for a class of its own and count those without "
-    "mask or map as 0: they depend on how the image is turned. Look at precision, recall and f1."
+    "column_macro_precision, recall and f1 take each column of the image for a class of its own and count those "
+    "without mask or map as 0: they depend on how the image is turned. Look at precision, recall and f1."
 )
 
 
@@ -100,9 +100,7 @@ class Histopathology(Thresholded, AsPublished):
 class IoUAfterSigmoid(Histopathology):
     """IoU after a sigmoid: of a map of zeros and ones, with 1 added to both of its parts.
 
-    References
-    ----------
-    .. [1] A segmentation loss for the outputs of a network, applied to maps of zeros and ones.
+    That is a loss for networks that segment, whose outputs need the sigmoid, on a map that does not.
     """
 
     name = "iou_after_sigmoid"

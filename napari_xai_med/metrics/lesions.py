@@ -41,7 +41,7 @@ _RESAMPLED = 2000
 @register
 @dataclass(frozen=True)
 class Lesions(Thresholded, MaskMetric):
-    """Lesions: how many connected parts of a mask the map touches, how much of each it covers, and what it marks elsewhere.
+    """Lesions: how many connected parts of a mask the map touches, how much of each, and what it marks elsewhere.
 
     Confidence intervals are over lesions, from five on: Wilson's of the share that is hit, and the bootstrap's of the
     mean coverage. They tell how much the numbers depend on which lesions this image happens to have. There are none of
@@ -60,7 +60,10 @@ class Lesions(Thresholded, MaskMetric):
     name = "lesions"
     title = "Lesions"
     about = "Which lesions, the connected parts of the mask, the map touches, and what it marks elsewhere."
-    paper = "[Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) and [Efron 1979](https://doi.org/10.1214/aos/1176344552) for the intervals"
+    paper = (
+        "[Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) and "
+        "[Efron 1979](https://doi.org/10.1214/aos/1176344552) for the intervals"
+    )
     quantities: ClassVar[Mapping[str, Quantity]] = {
         "lesions": Quantity(Better.NEITHER, "number"),
         "hit_rate": Quantity(),
@@ -84,8 +87,8 @@ class Lesions(Thresholded, MaskMetric):
             return Found(dict.fromkeys(self.quantities, NO_EVIDENCE))
         cut = self.cut(case.evidence)
         marked = cut.marked(case.evidence)
-        numbers: dict[str, Number] = dict.fromkeys(self.quantities, NO_MASK) | _elsewhere(case, mask, marked)
-        numbers["lesions"] = 0.0
+        numbers: dict[str, Number] = dict.fromkeys(self.quantities, NO_MASK)
+        numbers |= {"lesions": 0.0, **_elsewhere(case, mask, marked)}
         if not mask.any():
             return Found(numbers, at=cut.text)
         labels, count = _parts(mask)
@@ -175,14 +178,14 @@ def _parts(mask: Mask) -> tuple[NDArray[np.int32], int]:
 def _elsewhere(case: Case, mask: Mask, marked: Mask) -> dict[str, Number]:
     """What is marked outside of a mask, which may be empty."""
     outside = ~mask
-    number = np.count_nonzero(outside)
+    number = int(np.count_nonzero(outside))
     if not number:
         return dict.fromkeys(("false_positive_size", "false_positive_parts", "false_positive_mass"), ALL_MASK)
     labels, count = _parts(marked)
     touching = np.unique(labels[mask & marked])
     mass = float(case.evidence.sum(dtype=np.float64, where=outside)) / number / float(case.evidence.max())
     return {
-        "false_positive_size": size_of(case, np.count_nonzero(marked & outside)),
+        "false_positive_size": size_of(case, int(np.count_nonzero(marked & outside))),
         "false_positive_parts": float(count - len(touching)),
         "false_positive_mass": mass,
     }
