@@ -108,14 +108,8 @@ def find_regions(case: Case, border: float = 0.05, corner: float = 0.15) -> Plac
         missing |= dict.fromkeys((BODY, OUTSIDE), known)
     else:
         found |= {BODY: body, OUTSIDE: ~body}
-    table, missing[TABLE] = (None, known) if known else _table(data, body)
-    if table is not None:
-        found[TABLE] = table
-    if data.ndim == 3:
-        found[TEXT] = burnt_in(data.mean(0))
-        missing[TEXT] = "No bright letters or marks were found."
-    else:
-        missing[TEXT] = "Letters are looked for in pictures and single slices only."
+    found[TABLE], missing[TABLE] = (np.zeros(body.shape, bool), known) if known else _table(data, body)
+    found[TEXT], missing[TEXT] = _text(data, None if known else body)
     found |= _frame(data.shape[1:], border, corner)
     empty = "It has no voxel in this image."
     there = {name: shown.back(mask) for name, mask in found.items() if mask.any()}
@@ -163,19 +157,35 @@ def _body(data: NDArray[np.float32]) -> tuple[NDArray[np.bool_], bool, str]:
     top = float(grey.max())
     edge = _frame(grey.shape, 0.02, 0.0)[BORDER]
     bright = bool(np.median(grey[edge]) > top / 2)
-    body = body_mask(data, bright=bright)
-    if body.all():
-        return body, bright, "The body fills the image."
-    level = float(np.median(grey[~body]))
-    if (top - level if bright else level) > _FLAT * top:
-        return body, bright, "What is around the body is neither dark nor bright throughout, so it can't be told apart."
-    return body, bright, ""
+    # A bright edge may also be the patient, as in most X-rays.
+    for each in (True, False) if bright else (False,):
+        body = body_mask(data, bright=each)
+        level = float(np.median(grey[~body])) if not body.all() else top / 2
+        if (top - level if each else level) <= _FLAT * top:
+            return body, each, ""
+    return body, False, "What is around the body is neither dark nor bright throughout, so it can't be told apart."
 
 
-def _table(data: NDArray[np.float32], body: NDArray[np.bool_]) -> tuple[NDArray[np.bool_] | None, str]:
+def _text(data: NDArray[np.float32], body: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], str]:
+    """Letters and marks, and why there are none."""
+    nothing = np.zeros(data.shape[1:], bool)
+    if data.ndim > 3:
+        return nothing, "Letters are looked for in pictures and single slices only."
+    if not (data == data[:1]).all():
+        return nothing, "Letters are looked for in grey pictures only: gaps in stained tissue look like them."
+    letters = burnt_in(data[0])
+    if body is not None:
+        # Vessels and fat in MR look like letters, where what is written stands beside the body.
+        pieces = label(letters, connectivity=2)
+        beside = np.setdiff1d(pieces[~body], [0])
+        letters = np.isin(pieces, beside)
+    return letters, "No bright letters or marks were found."
+
+
+def _table(data: NDArray[np.float32], body: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], str]:
     """Bright pieces behind the body in CT, and why there are none."""
     if data.min() > _LIKE_AIR or len(data) > 1:
-        return None, "It is looked for in CT in Hounsfield units only."
+        return np.zeros(body.shape, bool), "It is looked for in CT in Hounsfield units only."
     behind = np.arange(body.shape[-2])[:, None] > np.nonzero(body)[-2].mean()
     pieces = label((data[0] > _TABLE_FROM) & ~body & behind, connectivity=1)
     sizes = np.bincount(pieces.ravel())
