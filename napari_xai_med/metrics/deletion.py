@@ -17,10 +17,18 @@ from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
 from napari_xai_med.metrics.probing import Probe, WithBaselines
 from napari_xai_med.metrics.removal import curves, levels_of
+from napari_xai_med.models.target import Quantity
 from napari_xai_med.options import option
 
 _SAME = 1e-6
 """Difference of scores, relative to the larger one, that is none: float32 can hardly tell it."""
+_ENOUGH = 0.1
+"""By how much a baseline's probability has to be below the image's, for curves between them to tell maps apart."""
+
+_NO_BASELINE = (
+    "The baseline {} has a score of {:.3g} and the image one of {:.3g}: what is explained is not gone with it, so that "
+    "nothing can be said; choose another baseline."
+)
 
 
 @dataclass(frozen=True)
@@ -53,17 +61,27 @@ class _Curve(WithBaselines):
         for name, lines in zip(self.baselines, found, strict=True):
             areas = dict(zip(probe.subjects, trapezoid(lines, x, axis=1).tolist(), strict=True))
             scores += self._scores(name, areas, lines)
-            controls = {subject: area for subject, area in areas.items() if subject != EXPLANATION}
-            verdicts.append(against_controls(self._called(name), areas[EXPLANATION], controls, self.better))
+            verdicts.append(self._verdict(name, areas, lines, probe))
             plots.append(self._plot(name, probe, x, lines))
         facts = {"baselines": list(self.baselines), "steps": self.steps}
         return Outcome(tuple(scores), tuple(verdicts), tuple(plots), facts=facts)
 
-    def _called(self, baseline: str) -> str:
-        return f"The area under the {self.name} curve (baseline {baseline}, {self.better} is better)"
+    def _ends(self, lines: Float) -> tuple[float, float]:
+        """Scores of the image and of the baseline, where all curves begin and end."""
+        first, last = lines[0, [0, -1]].tolist()
+        return (first, last) if self.taken else (last, first)
+
+    def _verdict(self, baseline: str, areas: Mapping[str, float], lines: Float, probe: Probe) -> Verdict:
+        whole, nothing = self._ends(lines)
+        enough = _ENOUGH if probe.facts["quantity"] == Quantity.PROBABILITY else _SAME * max(abs(whole), abs(nothing))
+        if whole - nothing <= enough:
+            return Verdict(_NO_BASELINE.format(baseline, nothing, whole))
+        controls = {subject: area for subject, area in areas.items() if subject != EXPLANATION}
+        told = f"The area under the {self.name} curve (baseline {baseline}, {self.better} is better)"
+        return against_controls(told, areas[EXPLANATION], controls, self.better)
 
     def _scores(self, baseline: str, areas: Mapping[str, float], lines: Float) -> list[Score]:
-        whole, nothing = (lines[0, 0], lines[0, -1]) if self.taken else (lines[0, -1], lines[0, 0])
+        whole, nothing = self._ends(lines)
         span = whole - nothing
         reason = "" if abs(span) > _SAME * max(abs(whole), abs(nothing)) else "Image and baseline have the same score."
         scores = []
@@ -109,7 +127,8 @@ class Deletion(_Curve):
 class Insertion(_Curve):
     """The curve of what is there when the most relevant voxels come first; see `_Curve`.
 
-    From a blurred image on, as Petsiuk et al. have it: patches on nothing have edges of their own.
+    From zero on and not, as Petsiuk et al. have it, from the blurred image: a blur leaves diffuse findings in the
+    image. Of 20 phantoms with ground glass each was still recognised with a probability above 0.99 behind it.
     """
 
     name: ClassVar[str] = "insertion"
@@ -123,10 +142,6 @@ class Insertion(_Curve):
         "insertion_auc": Better.HIGHER,
         "insertion_auc_normalised": Better.HIGHER,
     }
-
-    baselines: tuple[str, ...] = option(
-        ("blurred",), "What the image is before voxels are put back; as for deletion. Each gives numbers of its own."
-    )
 
     def _axis(self) -> str:
         return "share of the voxels put back"
