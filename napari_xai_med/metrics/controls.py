@@ -87,7 +87,7 @@ def _with_values(field: Map, values: NDArray[np.float32], random: np.random.Gene
     return result.reshape(field.shape)
 
 
-def ascending(field: Map, ties: NDArray[np.intp]) -> NDArray[np.intp]:
+def ascending(field: NDArray[np.floating], ties: NDArray[np.intp]) -> NDArray[np.intp]:
     """Indices of a flattened field from its smallest value to its largest, equal ones in the order of `ties`."""
     return ties[np.argsort(field.ravel()[ties], kind="stable")]
 

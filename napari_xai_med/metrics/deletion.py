@@ -86,10 +86,9 @@ class _Curve(WithBaselines):
         reason = "" if abs(span) > _SAME * max(abs(whole), abs(nothing)) else "Image and baseline have the same score."
         scores = []
         for subject, area in areas.items():
-            told = {"subject": subject, "at": f"baseline {baseline}"}
-            scores.append(Score(f"{self.name}_auc", area, better=self.better, **told))
-            share = nan if reason else (area - nothing) / span
-            scores.append(Score(f"{self.name}_auc_normalised", share, reason, better=self.better, **told))
+            at, share = f"baseline {baseline}", nan if reason else (area - nothing) / span
+            for name, value, why in zip(self.numbers, (area, share), ("", reason), strict=True):
+                scores.append(Score(name, value, why, subject=subject, at=at, better=self.better))
         return scores
 
     def _plot(self, baseline: str, probe: Probe, x: Float, lines: Float) -> Curves:

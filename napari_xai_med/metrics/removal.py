@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_xai_med.games.base import Float
-from napari_xai_med.metrics.case import Map, Sign
+from napari_xai_med.metrics.case import Sign
 from napari_xai_med.metrics.controls import ascending
 from napari_xai_med.metrics.probing import Make, Probe
 
 Levels = NDArray[np.int16]
 
 
-def levels_of(values: Map, shares: Sequence[float], sign: Sign, seed: int, *, least: bool = False) -> Levels:
+def levels_of(
+    values: NDArray[np.floating], shares: Sequence[float], sign: Sign, seed: int, *, least: bool = False
+) -> Levels:
     """At which step a voxel goes that is taken away with its rank.
 
     Parameters
     ----------
-    values : ndarray of float32
+    values : ndarray of float
         As `Probe.maps` has them: highest first, by their size for the sign "absolute".
     shares : sequence of float
         Of the voxels that are gone after each step, rising from above 0 to 1 at most.

@@ -1,4 +1,4 @@
-"""ROAD: what the answer becomes when voxels go and are filled in from around them, so that their shape tells nothing."""
+"""ROAD: what the answer becomes when voxels are filled in from around them, so that their shape tells nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.imputation import imputed, side_weights
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
-from napari_xai_med.metrics.probing import Probe, Probing
-from napari_xai_med.metrics.removal import Make, Step, Steps, levels_of
+from napari_xai_med.metrics.probing import Make, Probe, Probing
+from napari_xai_med.metrics.removal import Step, Steps, levels_of
 from napari_xai_med.metrics.shares import checked_shares
 from napari_xai_med.options import option
 
