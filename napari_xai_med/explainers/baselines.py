@@ -20,7 +20,7 @@ from napari_xai_med.explainers.noise import generator
 from napari_xai_med.options import FILES, option
 
 SEED = "Seed of all that is drawn."
-_BLUR = "Standard deviation of the Gaussian of the blurred baseline, in millimetres; in pixels for pictures."
+BLUR = "Standard deviation of the Gaussian of the blurred baseline, in millimetres; in pixels for pictures."
 
 
 def _zero(image: Tensor, width: Sequence[float]) -> Tensor:  # noqa: ARG001  # others need it
@@ -93,7 +93,7 @@ class OneBaseline:
         "blurred, a constant, noise with each channel's mean and standard deviation, or another image.",
         choices=BASELINES,
     )
-    blur: float = option(8.0, _BLUR, limits=(0.0, None))
+    blur: float = option(8.0, BLUR, limits=(0.0, None))
     constant: float = option(0.0, "The value of the constant baseline, behind the preprocessing.")
     seed: int = option(0, SEED, limits=(0, None))
     baseline_image: tuple[str, ...] = option((), "The image that the baseline image means.", choices=FILES)
@@ -152,7 +152,7 @@ class WithBackground(Explainer):
         "Images that the image is compared with; if none, the baselines zero, minimum, mean and blurred.",
         choices=FILES,
     )
-    blur: float = option(8.0, _BLUR, limits=(0.0, None))
+    blur: float = option(8.0, BLUR, limits=(0.0, None))
 
     @property
     def images(self) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate
 
 from napari_xai_med.explainers.base import RawMap, register
 from napari_xai_med.explainers.masked import MaskedExplainer, Play, told_of
-from napari_xai_med.games.base import Coalitions, Float
+from napari_xai_med.games.base import Float
+from napari_xai_med.games.numbered import bits_as_numbers, numbers_as_bits
 from napari_xai_med.options import option
 
 _ROUND = 64
@@ -57,10 +58,9 @@ class RISE(MaskedExplainer):
         """Maps after each round of masks; see `MaskedExplainer`."""
         image = play.image
         masks = _Masks.drawn(image, play.baseline.to(image), self)
-        bits = self.masks.bit_length()
-        game = play.game(masks, bits, self.batch_size)
+        coalitions = numbers_as_bits(self.masks)
+        game = play.game(masks, coalitions.shape[1], self.batch_size)
         game.expected = self.masks
-        coalitions = _numbers_as_bits(self.masks, bits)
         sums = [_Sums(len(play.targets), image) for _ in range(2)]
         scores = np.empty((0, len(play.targets)))
         for start in range(0, self.masks, _ROUND):
@@ -96,11 +96,6 @@ class RISE(MaskedExplainer):
             facts["standard_error"] = error * (first * second) ** 0.5 / count
         facts["mean_score"] = float(scores.mean())
         return RawMap(values.astype(np.float32), np.eye(values.ndim + 1), facts, notices)
-
-
-def _numbers_as_bits(count: int, bits: int) -> Coalitions:
-    """Numbers of masks as the engine takes them, which asks about rows of true and false; shape (count, bits)."""
-    return (np.arange(count)[:, None] >> np.arange(bits) & 1).astype(bool)
 
 
 class _Sums:
@@ -157,9 +152,7 @@ class _Masks:
 
     def __call__(self, coalitions: Tensor) -> Tensor:
         """Images behind masks whose numbers, in bits, are the coalitions; shape (B, C, *spatial)."""
-        places = 1 << torch.arange(coalitions.shape[1], device=coalitions.device)
-        # The engine tries its batches with rows that may be no number of a mask.
-        masks = self.of((coalitions * places).sum(1) % len(self.cells))
+        masks = self.of(bits_as_numbers(coalitions, len(self.cells)))
         return torch.lerp(self.baseline, self.image, masks)
 
     def of(self, numbers: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""Maps that know nothing of the classifier, which an explanation is judged beside: random, edges and centre."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfftn, rfftn
+from skimage.filters import sobel
+
+from napari_xai_med.metrics.case import Case, Map, Sign
+from napari_xai_med.metrics.outcome import Better, Verdict
+
+RANDOM, EDGES, CENTRE = "random", "edges", "centre"
+
+_WIDTH = 0.25
+"""Standard deviation of the centre's bell, as a share of the extent along each axis."""
+
+
+def strength(values: Map, sign: Sign) -> Map:
+    """By what voxels are ranked: unlike `Sign.of`, what speaks the other way comes last and not level with zero."""
+    if sign is Sign.ABSOLUTE:
+        return np.abs(values)
+    return values if sign is Sign.POSITIVE else -values
+
+
+def controls_of(case: Case) -> dict[str, Map]:
+    """Controls of a map, on its grid.
+
+    Each has exactly the map's own values, the strongest where the control is strongest: only the place differs, so
+    that every number about values, shares or ranks can be compared. Ties of a control are broken by the seed.
+
+    - ``random``: a random field with the map's spectrum (its Fourier phases are drawn by the seed; Theiler et al.
+      1992), and so as smooth as the map along each axis. White noise would make other damage to an image than any
+      explanation does, and be beaten, or not, for that alone.
+    - ``edges``: the image's gradient magnitude (Sobel), which many maps resemble whatever was learnt (Adebayo et al.
+      2018). Only where the case has the image.
+    - ``centre``: how near the centre a voxel is, since what matters is often drawn or cropped there.
+
+    Parameters
+    ----------
+    case : Case
+        Its map is finite.
+
+    Returns
+    -------
+    dict of str to ndarray of float32, shape `case.grid.shape`
+
+    References
+    ----------
+    Theiler et al. 1992, Testing for nonlinearity in time series: the method of surrogate data, Physica D 58.
+    Adebayo et al. 2018, Sanity checks for saliency maps, NeurIPS, arXiv:1810.03292.
+    """
+    random = np.random.default_rng((case.seed, 1))
+    fields = {RANDOM: _same_spectrum(case.values, random)}
+    if case.intensities is not None:
+        fields[EDGES] = cast("Map", np.sqrt(sum(np.square(sobel(channel)) for channel in case.intensities)))
+    fields[CENTRE] = _bell(case.values.shape)
+    flat = case.values.ravel()
+    values = flat[np.argsort(strength(flat, case.sign), kind="stable")]
+    return {name: _with_values(field, values, random) for name, field in fields.items()}
+
+
+def _same_spectrum(values: Map, random: np.random.Generator) -> Map:
+    """A random field whose Fourier amplitudes are those of a map."""
+    noise = rfftn(random.standard_normal(values.shape, np.float32))
+    size = np.abs(noise)
+    # That of white noise: no frequency has lost its phase but by a chance that floating point hardly has.
+    phases = np.divide(noise, size, out=np.ones_like(noise), where=size > 0)
+    return cast("Map", irfftn(phases * np.abs(rfftn(values)), s=values.shape))
+
+
+def _bell(shape: tuple[int, ...]) -> Map:
+    result = np.zeros(shape, np.float32)
+    for axis, n in enumerate(shape):
+        place = (np.arange(n, dtype=np.float32) - (n - 1) / 2) / (_WIDTH * n)
+        result -= (np.square(place) / 2).reshape([-1 if k == axis else 1 for k in range(len(shape))])
+    return cast("Map", np.exp(result))
+
+
+def _with_values(field: Map, values: NDArray[np.float32], random: np.random.Generator) -> Map:
+    """Values in ascending order where a field has its own in that order."""
+    result = np.empty(field.size, np.float32)
+    result[ascending(field, random.permutation(field.size))] = values
+    return result.reshape(field.shape)
+
+
+def ascending(field: NDArray[np.floating], ties: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Indices of a flattened field from its smallest value to its largest, equal ones in the order of `ties`."""
+    return ties[np.argsort(field.ravel()[ties], kind="stable")]
+
+
+def against_controls(what: str, value: float, controls: Mapping[str, float], better: Better) -> Verdict:
+    """A number beside those of the controls: whether it is better than all of them.
+
+    Parameters
+    ----------
+    what : str
+        The number's name, which begins the sentence.
+    value : float
+    controls : mapping of str to float
+        By name; not empty.
+    better : Better
+        Higher or lower.
+
+    Returns
+    -------
+    Verdict
+        With the number and that of the best control; not decided where one of them is NaN.
+    """
+    if not np.isfinite([value, *controls.values()]).all():
+        return Verdict(f"{what} is not defined for the explanation or for a control, so that nothing can be said.")
+    way = 1 if better is Better.HIGHER else -1
+    name = max(controls, key=lambda each: way * controls[each])
+    best = controls[name]
+    if way * (value - best) > 0:
+        return Verdict(
+            f"{what} is {value:.3g}: better than all controls, of which {name} is best with {best:.3g}.", True
+        )
+    return Verdict(f"{what} is {value:.3g}: not better than the control {name} with {best:.3g}.", False)
