@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_xai_med.attribution import Attribution
 from napari_xai_med.explanation import explain_request
 from napari_xai_med.grid import Grid, resample_linear
 from napari_xai_med.image import Image
@@ -113,10 +114,16 @@ class Asked:
         -------
         ndarray of float32
         """
+        return self.explained(job, image=image, classifier=classifier, **changes).values
+
+    def explained(
+        self, job: Job, *, image: Image | None = None, classifier: Classifier | None = None, **changes: Any
+    ) -> Attribution:
+        """The same as `again` gives, with the prediction and the segments."""
         request = replace(self.request, **changes)
         return explain_request(
             image or self.image, classifier or self.classifier, request, replace(job, partial=None), self.regions
-        ).values
+        )
 
 
 @dataclass(frozen=True, eq=False)
