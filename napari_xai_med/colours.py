@@ -29,8 +29,8 @@ def colours_of(name: str, positions: NDArray[np.floating]) -> NDArray[np.float64
 
 def _red_green() -> LinearSegmentedColormap:
     """From red to green, and clear where nothing is said: matplotlib's own go over colours that hide an image."""
-    stops = [(0.0, AGAINST, 1.0), (0.4, AGAINST, 0.5), (0.5, AGAINST, 0.0)]
-    stops += [(0.5, SUPPORTS, 0.0), (0.6, SUPPORTS, 0.5), (1.0, SUPPORTS, 1.0)]
+    stops = [(0.0, AGAINST, 1.0), (0.4, AGAINST, 0.75), (0.5, AGAINST, 0.0)]
+    stops += [(0.5, SUPPORTS, 0.0), (0.6, SUPPORTS, 0.75), (1.0, SUPPORTS, 1.0)]
     return LinearSegmentedColormap.from_list(
         RED_GREEN, [(place, to_rgba(colour, opacity)) for place, colour, opacity in stops]
     )
