@@ -137,7 +137,6 @@ def segments() -> None:
     place = np.unravel_index(abs(heatmap.data).argmax(), heatmap.data.shape)
     viewer.mouse_over_canvas = True
     viewer.cursor.position = contours.data_to_world(place)
-    widget.heatmap.colormap.setCurrentText("RdYlGn")
     wait(1)
     bar = widget._scroll.verticalScrollBar()
     bar.setValue(bar.maximum())

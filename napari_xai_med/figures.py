@@ -7,7 +7,6 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -15,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from napari_xai_med.attribution import DISCLAIMER, Attribution, zero_sentence
+from napari_xai_med.colours import colours_of, default_colormap
 from napari_xai_med.grid import Reorientation
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.layers import percentile_limits
@@ -57,7 +57,7 @@ def three_views(image: Image, attribution: Attribution) -> Figure:
     figure = Figure(figsize=(1.2 + 4 * len(views), 5.4), layout="constrained", facecolor="white")
     axes = figure.subplots(1, len(views), squeeze=False)[0]
     limits = percentile_limits(image.data)
-    name = "PiYG" if attribution.signed else "turbo"
+    name = default_colormap(signed=attribution.signed)
     norm = Normalize(*attribution.display_limits)
     for ax, view in zip(axes, views, strict=True):
         _draw(ax, view, limits, norm, name)
@@ -106,7 +106,7 @@ def _draw(ax: Axes, view: _View, limits: tuple[float, float], norm: Normalize, n
         ax.imshow(np.clip((np.moveaxis(view.image, 0, -1) - limits[0]) / span, 0, 1), **drawing)
     else:
         ax.imshow(view.image[0], cmap="gray", vmin=limits[0], vmax=limits[1], **drawing)
-    colours = colormaps[name](norm(view.values))
+    colours = colours_of(name, norm(view.values))
     colours[..., 3] = 0.65 * np.clip(np.abs(view.values) / norm.vmax, 0, 1)
     ax.imshow(colours, interpolation="nearest", **drawing)
     if view.cross is not None:

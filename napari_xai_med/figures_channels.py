@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.channel_values import ChannelContributions
+from napari_xai_med.colours import AGAINST, SUPPORTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUPPORTS, AGAINST = "#2ca02c", "#d62728"
 _COLUMNS = 3
 _LETTERS = 28
 _ROOM = (0.05, 0.4)

@@ -12,8 +12,10 @@ import pytest
 
 from napari_xai_med import explain, load_model, read_image
 from napari_xai_med.cli import main
+from napari_xai_med.colours import SIGNED_COLORMAPS, colours_of
 from napari_xai_med.errors import InputError
 from napari_xai_med.explanation import explain_request
+from napari_xai_med.figures import three_views
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.io.results import save_results
@@ -24,6 +26,7 @@ from napari_xai_med.samples import sample_files
 from napari_xai_med.segmenting import Regions, segments_request
 from napari_xai_med.segments.best import Best, best_segments, only, painted
 from napari_xai_med.segments.choice import DRAWN, GIVEN, SegmentChoice
+from napari_xai_med.widgets.colours import thresholded
 
 CASES = {"volume": ("chest_ct_lesion", "chest_ct_3d"), "slice": ("chest_ct_lesion", "chest_ct_2d")}
 CASES |= {"picture": ("slice_nodule", "chest_ct_2d")}
@@ -163,3 +166,33 @@ def test_what_would_be_ignored_is_told(method: str, segments: Any, sentence: str
     image, classifier, _ = asked("picture", FEW)
     with pytest.raises(InputError, match=sentence):
         explain(image, classifier, method, segments=segments)
+
+
+@pytest.mark.parametrize("name", SIGNED_COLORMAPS)
+def test_green_supports_and_another_colour_speaks_against(name: str) -> None:
+    against, supports = colours_of(name, np.array([0.0, 1.0]))
+    assert supports[1] > supports[0]
+    assert supports[1] > supports[2]
+    assert against[1] < max(against[0], against[2])
+
+
+def test_red_speaks_against_in_figures_as_in_the_viewer() -> None:
+    image, classifier, request = asked("picture", FEW)
+    found = explain_request(image, classifier, request, Job())
+    assert found.values.min() < 0 < found.values.max()
+    drawn = three_views(image, found).axes[0].images[-1].get_array()
+    assert drawn is not None
+    limit = found.display_limits[1]
+    shown = thresholded(SIGNED_COLORMAPS[0], 0, signed=True).map((found.values.ravel() / limit + 1) / 2)
+    for colours in (np.asarray(drawn), shown.reshape(drawn.shape)):
+        red, green, blue, opacity = np.moveaxis(colours, -1, 0)
+        # Where rounding to one of 256 colours does not matter.
+        for strong, weak, where in (
+            (green, red, found.values > 0.02 * limit),
+            (red, green, found.values < -0.02 * limit),
+        ):
+            # None of what looks pink or yellow.
+            assert (strong[where] > 2 * np.maximum(weak, blue)[where]).all()
+        assert not opacity[found.values == 0].any()
+        strength = np.abs(found.values)
+        assert opacity[strength == strength.max()].min() > opacity[strength < 0.5 * limit].max()

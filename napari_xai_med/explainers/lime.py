@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.library_shap import SEEDS
 from napari_xai_med.explainers.segmented import SegmentExplainer
-from napari_xai_med.games.agreement import expected_rank_correlation
 from napari_xai_med.games.base import Coalitions, Estimate, Float
 from napari_xai_med.games.engine import ImageGame
 from napari_xai_med.options import option
@@ -23,15 +22,10 @@ _PART = 256
 _ALPHA = 1.0
 """Of the ridge regression, as lime has it."""
 _GOOD_FIT = 0.5
-_GOOD_RANKS = 0.95
 
 _POOR_FIT = (
     "LIME's linear model explains {:.0%} of what the masked images' scores differ by (R2 {:.2f}): segments act "
     "together, so that no weight for each tells how; choose another number of segments, or Shapley values."
-)
-_POOR_RANKS = (
-    "With another seed, LIME would rank the segments differently (rank correlation {:.2f}); take more samples or fewer "
-    "segments."
 )
 
 
@@ -105,7 +99,7 @@ class Lime(SegmentExplainer):
         while True:
             scores = game(masks[:count])
             fits = [self._fit(masks[:count], distances[:count], column) for column in scores.T]
-            yield Estimate(
+            estimate = Estimate(
                 np.stack([fit.weights for fit in fits]),
                 np.stack([fit.errors for fit in fits]),
                 game.evaluations,
@@ -113,6 +107,7 @@ class Lime(SegmentExplainer):
                 target_facts=tuple(fit.facts for fit in fits),
                 target_notices=tuple(fit.notices for fit in fits),
             )
+            yield self.ranked(estimate)
             if count == self.samples:
                 return
             count = min(2 * count, self.samples)
@@ -146,12 +141,8 @@ class Lime(SegmentExplainer):
         weights[chosen] = [weight for _, weight in pairs]
         errors[chosen] = _errors(masks[:, chosen], scores - intercept - masks @ weights, self._kernel(distances))
         facts = {"r2": float(r2), "intercept": float(intercept), "local_prediction": float(predicted[0])}
-        notices = [_POOR_FIT.format(max(r2, 0.0), r2)] if r2 < _GOOD_FIT else []
-        if len(chosen) == players > 1:
-            agreement = float(expected_rank_correlation(weights[None], errors[None], self.seed)[0])
-            facts["expected_rank_correlation"] = agreement
-            notices += [_POOR_RANKS.format(agreement)] if agreement < _GOOD_RANKS else []
-        return _Fit(weights, errors, facts, tuple(notices))
+        notices = (_POOR_FIT.format(max(r2, 0.0), r2),) if r2 < _GOOD_FIT else ()
+        return _Fit(weights, errors, facts, notices)
 
     def _kernel(self, distances: Float) -> Float:
         """What samples count, as in lime_image."""

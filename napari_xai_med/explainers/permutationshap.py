@@ -55,6 +55,6 @@ class PermutationSHAP(LibraryShap):
             # Of a single target shap leaves the axis out.
             found.append(values.reshape(n, -1).T)
             spread = np.std(found, 0, ddof=1) if count > 1 else np.full(found[0].shape, np.nan)
-            yield Estimate(
-                np.mean(found, 0), spread / sqrt(count), game.evaluations, facts={"permutations_used": count}
+            yield self.ranked(
+                Estimate(np.mean(found, 0), spread / sqrt(count), game.evaluations, facts={"permutations_used": count})
             )

@@ -64,7 +64,7 @@ class SamplingSHAP(LibraryShap):
             least = {} if self.adaptive else {"min_samples_per_feature": self.samples}
             values = explainer.explain(model.everything, nsamples=self.samples, **least)
         errors = np.stack([spreads.errors(j) for j in range(game.players)], -1)
-        yield Estimate(values.reshape(game.players, -1).T, _corrected(errors), game.evaluations)
+        yield self.ranked(Estimate(values.reshape(game.players, -1).T, _corrected(errors), game.evaluations))
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ from napari_xai_med.explainers.base import Parts, Question, RawMap
 from napari_xai_med.explainers.baselines import BASELINES, spacing_of
 from napari_xai_med.explainers.masked import MaskedExplainer, Play, told_of
 from napari_xai_med.explainers.segment_baselines import inpainted, segment_means
-from napari_xai_med.games.base import Estimate
+from napari_xai_med.games.agreement import expected_rank_correlation
+from napari_xai_med.games.base import Estimate, Float
 from napari_xai_med.games.engine import Composer, ImageGame
 from napari_xai_med.job import Job
 from napari_xai_med.models.head import Answer
@@ -26,6 +27,11 @@ from napari_xai_med.segments.tree import partition_tree
 
 _OF_SEGMENTS = ("segment_mean", "inpainting")
 """Baselines that only these methods have."""
+_GOOD_RANKS = 0.95
+_POOR_RANKS = (
+    "With another seed, {} would rank the segments differently (rank correlation {:.2f}); let more masked images be "
+    "asked about, or make fewer segments."
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,29 @@ class SegmentExplainer(MaskedExplainer):
         Estimate
             The last one is the result.
         """
+
+    def ranked(self, estimate: Estimate, errors: Float | None = None) -> Estimate:
+        """The same with how alike another seed would rank the segments, where that is known.
+
+        Parameters
+        ----------
+        estimate : Estimate
+        errors : ndarray of float64, shape (T, players), optional
+            By how much the values differ from seed to seed; the standard errors by default.
+        """
+        found = expected_rank_correlation(
+            estimate.values, estimate.errors if errors is None else errors, self.seed
+        ).tolist()
+        facts = estimate.target_facts or ({},) * len(found)
+        notices = estimate.target_notices or ((),) * len(found)
+        # Comparisons with NaN, where nothing is known, are false.
+        poor = [(_POOR_RANKS.format(self.title, each),) if each < _GOOD_RANKS else () for each in found]
+        known = [{"expected_rank_correlation": each} if each == each else {} for each in found]
+        return replace(
+            estimate,
+            target_facts=tuple({**a, **b} for a, b in zip(facts, known, strict=True)),
+            target_notices=tuple((*a, *b) for a, b in zip(notices, poor, strict=True)),
+        )
 
     def baselines(self, question: Question) -> torch.Tensor:
         """The baseline of each row; see `WithBaseline`."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.segmented import SegmentExplainer
-from napari_xai_med.games.agreement import expected_rank_correlation
 from napari_xai_med.games.base import Estimate
 from napari_xai_med.games.engine import ImageGame
 from napari_xai_med.games.exact import PLAYERS, exact
@@ -18,12 +17,6 @@ from napari_xai_med.options import option
 
 _PER_SEGMENT = 20
 """Evaluations for each segment, if the user says nothing: about 1 % of error in most games."""
-_GOOD_RANKS = 0.95
-
-_POOR_RANKS = (
-    "With another seed, segments would be ranked differently (rank correlation {:.2f}); allow more evaluations, or "
-    "make fewer segments."
-)
 
 
 @register
@@ -76,16 +69,4 @@ class ShapleyValues(SegmentExplainer):
         budget = self.evaluations or max(_PER_SEGMENT * n, 2 * n + 2)
         game.expected = min(budget, 2**n)
         for estimate in regression(game, StopRule(budget, self.top, self.tolerance), self.seed):
-            yield self._told(estimate)
-
-    def _told(self, estimate: Estimate) -> Estimate:
-        """The same with how alike other seeds would rank the segments."""
-        if estimate.values.shape[1] < 2:
-            return estimate
-        found = expected_rank_correlation(estimate.values, estimate.errors, self.seed)
-        return replace(
-            estimate,
-            facts={**estimate.facts, "settled": estimate.settled},
-            target_facts=tuple({"expected_rank_correlation": float(each)} for each in found),
-            target_notices=tuple((_POOR_RANKS.format(each),) if each < _GOOD_RANKS else () for each in found),
-        )
+            yield self.ranked(replace(estimate, facts={**estimate.facts, "settled": estimate.settled}))

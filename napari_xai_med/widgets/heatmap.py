@@ -18,11 +18,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_xai_med.bands import DEFAULT_EDGES
+from napari_xai_med.colours import COLORMAPS, SIGNED_COLORMAPS
 from napari_xai_med.errors import InputError
 from napari_xai_med.layers import METADATA_KEY, LayerTuple
 from napari_xai_med.options import parse
 from napari_xai_med.widgets.best_segments import BestSegments
-from napari_xai_med.widgets.colours import COLORMAPS, SIGNED_COLORMAPS, thresholded
+from napari_xai_med.widgets.colours import thresholded
 from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.results import bands_to_layer
 

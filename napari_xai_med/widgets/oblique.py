@@ -10,12 +10,13 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Layer
 
 from napari_xai_med.attribution import Attribution
+from napari_xai_med.colours import DEFAULT_THRESHOLD, default_colormap
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.layers import METADATA_KEY, LayerView
 from napari_xai_med.layers_inside import layer_on
-from napari_xai_med.widgets.colours import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_COLORMAPS, thresholded
+from napari_xai_med.widgets.colours import thresholded
 
 
 def plane_on_screen(viewer: napari.Viewer, view: LayerView) -> tuple[list[float], list[float]]:
@@ -55,7 +56,7 @@ def add_oblique_heatmap(viewer: napari.Viewer, view: LayerView, attribution: Att
     name = f"{view.layer.name}: {attribution.full_title}, {attribution.about}, oblique"
     data, options, _ = layer_on(view, Image(attribution.values[np.newaxis, np.newaxis], grid, name), [0])
     signed = attribution.signed
-    colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
+    colormap = default_colormap(signed=signed)
     options["metadata"][METADATA_KEY] |= {
         "record": json.loads(attribution.record.to_json()),
         "look": {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed},

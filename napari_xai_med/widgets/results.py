@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.bands import band_labels, band_names
+from napari_xai_med.colours import DEFAULT_THRESHOLD, default_colormap
 from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
 from napari_xai_med.layers_segments import LayerSegments, transform_of
-from napari_xai_med.widgets.colours import COLORMAPS, DEFAULT_THRESHOLD, SIGNED_COLORMAPS, thresholded
+from napari_xai_med.widgets.colours import thresholded
 
 
 def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
@@ -73,7 +74,7 @@ def add_heatmap(
 def _first_look(attribution: Attribution) -> dict[str, Any]:
     """How a heatmap looks before the user changes that."""
     signed = attribution.signed
-    colormap = (SIGNED_COLORMAPS if signed else COLORMAPS)[0]
+    colormap = default_colormap(signed=signed)
     return {"colormap": colormap, "threshold": DEFAULT_THRESHOLD, "signed": signed, "ranks": None}
 
 

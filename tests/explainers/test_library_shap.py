@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from threading import Thread
 from time import sleep
 from typing import Any
@@ -13,11 +14,12 @@ import shap
 import torch
 from helpers import maps_of, segments_of
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from segment_cases import case, weights_of
 from torch import Tensor
 
 from napari_xai_med.errors import InputError
-from napari_xai_med.explainers.base import make_explainer
+from napari_xai_med.explainers.base import RawMap, make_explainer
 from napari_xai_med.explainers.kernelshap import KernelSHAP
 from napari_xai_med.explainers.library_shap import GlobalRandom
 from napari_xai_med.explainers.partitionshap import PartitionSHAP
@@ -148,6 +150,50 @@ def test_standard_errors_are_those_from_seed_to_seed(name: str, options: dict[st
     told = np.sqrt(np.mean([raw.parts.errors**2 for raw in runs if raw.parts is not None], 0))
     # The standard deviation of 30 runs is itself known to 13 %.
     assert 0.8 < np.median(spread / told) < 1.2
+
+
+@pytest.mark.parametrize(
+    ("name", "few", "many"),
+    [
+        ("kernelshap", {"samples": 24}, {"samples": 1000}),
+        ("kernelshap", {"samples": 120, "l1_reg": "num_features", "features": 5}, {}),
+        ("permutationshap", {"permutations": 2}, {"permutations": 100}),
+        ("samplingshap", {"samples": 24}, {"samples": 4000}),
+    ],
+)
+def test_how_alike_another_seed_ranks_the_segments_is_told(
+    name: str, few: dict[str, Any], many: dict[str, Any]
+) -> None:
+    classifier, x = case(1, Head.SOFTMAX, (16, 12))
+    # Segments act together where the network's units are saturated.
+    with torch.no_grad():
+        for parameter in classifier.network[4].parameters():
+            parameter *= 20
+
+    def run(options: dict[str, Any], seed: int = 0) -> RawMap:
+        explainer = make_explainer(name, {"seed": seed, **options})
+        return maps_of(explainer, classifier, x, [(0, 1)], segments=segments_of(x, 12))[0][0]
+
+    runs = [run(few, seed) for seed in range(20)]
+    pairs = combinations([weights_of(raw) for raw in runs], 2)
+    measured = np.mean([spearmanr(*pair).statistic for pair in pairs])
+    told = [raw.facts["expected_rank_correlation"] for raw in runs]
+    # Simulated around each run, whose own noise spreads the ranks out: rather too low than too high.
+    assert measured - 0.15 < np.mean(told) < measured + 0.03
+    for raw, each in zip(runs, told, strict=True):
+        assert any(f"rank correlation {each:.2f}" in notice for notice in raw.notices) == (each < 0.95)
+    assert min(told) < 0.95
+    sure = run(many)
+    assert sure.facts["expected_rank_correlation"] > 0.95
+    assert not any("rank correlation" in notice for notice in sure.notices)
+
+
+def test_nothing_is_told_of_ranks_where_nothing_is_known() -> None:
+    classifier, x = case(1, Head.SOFTMAX, (16, 12))
+    explainer = make_explainer("permutationshap", {"permutations": 1})
+    (raw,), _ = maps_of(explainer, classifier, x, [(0, 1)], segments=segments_of(x, 12))
+    assert "expected_rank_correlation" not in raw.facts
+    assert not raw.notices
 
 
 def test_too_few_samples_are_a_sentence() -> None:

@@ -181,7 +181,7 @@ def test_other_methods_and_options_are_followed_and_segments_come_and_go(live: A
     screen.widget.method.setCurrentIndex(screen.widget.method.findData("segment_occlusion"))
     screen.settle()
     assert len(screen.viewer.layers) == count
-    assert screen.layer.colormap.name.startswith("PiYG")
+    assert screen.layer.colormap.name.startswith("red-green")
 
 
 def test_each_class_has_a_layer_until_one_is_asked_for_again(live: Any) -> None:
