@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_xai_med import Image, check_explanation, evaluate, explain, load_model, read_image
+from napari_xai_med.cases import case_of, mask_on
+from napari_xai_med.errors import InputError
+from napari_xai_med.evaluation import COLUMNS
+from napari_xai_med.grid import Grid
+from napari_xai_med.io.nifti import save_nifti
+from napari_xai_med.io.results import save_results
+from napari_xai_med.job import Job
+from napari_xai_med.samples import sample_files
+
+TURN = np.array([[0, -2.0, 0, 30], [3, 0, 0, -10], [0, 0, 5, 7], [0, 0, 0, 1]])
+
+
+def moved(*by: float) -> Any:
+    """An affine that only moves."""
+    affine = np.eye(4)
+    affine[:3, 3] = by
+    return affine
+
+
+def test_a_mask_lies_where_its_world_says() -> None:
+    grid = Grid((8, 10, 6), TURN)
+    point = grid.to_world((3, 4, 2))
+    fine = Grid((60, 60, 60), moved(-5, -12, 3))
+    index = np.array([fine.to_world(i) for i in np.ndindex(fine.shape)])
+    inside = (np.abs(index - point) <= [1.0, 1.5, 2.5]).all(1).reshape(fine.shape)
+    found = mask_on(grid, Image(inside[None].astype(np.float32), fine))
+    assert np.argwhere(found).tolist() == [[3, 4, 2]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        (np.ones((3, 3, 3)), "has shape"),
+        (Image(np.ones((1, 4, 4, 4), np.float32), Grid((4, 4, 4), moved(900, 0, 0))), "beside the map"),
+        (Image(np.ones((2, 8, 10, 6), np.float32), Grid((8, 10, 6), TURN)), "2 channels"),
+        (Image.from_array(np.ones((8, 10))), "is 2D"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_one_sentence(mask: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        mask_on(Grid((8, 10, 6), TURN), mask)
+
+
+@pytest.mark.parametrize(
+    ("sample", "model", "how"),
+    [
+        ("chest_ct_lesion", "chest_ct_3d", {}),
+        ("chest_ct_lesion", "chest_ct_2d", {"slice": 22}),
+        ("chest_ct_lesion", "chest_ct_2d", {"slice": 30, "plane": "coronal"}),
+        ("slice_nodule", "chest_ct_2d", {}),
+    ],
+)
+def test_a_saved_heatmap_is_judged_as_the_one_in_memory(sample: str, model: str, how: Any, tmp_path: Path) -> None:
+    path, mask = sample_files(sample)
+    image, classifier = read_image(path), load_model(model)
+    attribution = explain(image, classifier, **how)
+    files = save_results(image, attribution, tmp_path)
+    names = ["overlap", "ranking", "peak"]
+    expected = evaluate(attribution, mask=mask, image=image, classifier=classifier, metrics=names)
+    found = evaluate(files.heatmap, mask=mask, image=image, classifier=classifier, metrics=names)
+    assert list(expected) == list(COLUMNS)
+    assert list(expected["score"]) == list(found["score"])
+    np.testing.assert_allclose(expected["value"], found["value"], rtol=1e-6)
+    case = case_of(files.heatmap, mask, image, classifier)
+    assert case.asked is not None
+    # Explained again as its record says, it is the same map.
+    np.testing.assert_array_equal(case.asked.again(Job()), case.values)
+    assert case.intensities is not None
+    assert case.intensities.shape[1:] == case.grid.shape
+    on_input = case.asked.on_input(case.values)
+    assert on_input.shape == tuple(case.asked.network_input.tensor.shape[2:])
+
+
+def test_a_map_is_judged_with_what_it_came_from() -> None:
+    image, other = (read_image(sample_files(name)[0]) for name in ("slice_nodule", "slice_ground_glass"))
+    classifier = load_model("chest_ct_2d")
+    attribution = explain(image, classifier)
+    with pytest.raises(InputError, match="was not made of the image slice_ground_glass but of slice_nodule"):
+        evaluate(attribution, image=other, classifier=classifier)
+    with pytest.raises(InputError, match="not made of the classifier Chest CT phantoms 3D"):
+        evaluate(attribution, image=image, classifier="chest_ct_3d")
+
+
+def test_other_explanations_lie_on_the_same_grid(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((6, 7, 8), np.float32)
+    save_nifti(tmp_path / "other.nii.gz", values, Grid(values.shape, TURN))
+    with pytest.raises(InputError, match="other is not on the same grid"):
+        case_of(values, others={"other": tmp_path / "other.nii.gz"})
+    case = case_of(tmp_path / "other.nii.gz", others={"other": tmp_path / "other.nii.gz"})
+    np.testing.assert_array_equal(case.others["other"], values)
+    assert not case.is_bare
+
+
+def test_the_panel_has_a_verdict_for_every_line() -> None:
+    path, mask = sample_files("slice_nodule")
+    image, classifier = read_image(path), load_model("chest_ct_2d")
+    evaluation = check_explanation(explain(image, classifier), mask=mask, image=image, classifier=classifier)
+    assert not evaluation.skipped
+    for metric, outcome in evaluation.outcomes.items():
+        assert outcome.verdicts, metric.name
+        assert all(any(letter.isdigit() for letter in verdict.sentence) for verdict in outcome.verdicts), metric.name
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"metrics": ["dice"]}, "There is no metric 'dice'"),
+        ({"metrics": [{"metric": "overlap", "cut": 3}]}, "has no option 'cut'"),
+        ({"metrics": []}, "No metric was chosen"),
+        ({"metrics": ["overlap"]}, "needs a mask"),
+        ({"sign": "both"}, "no sign 'both'"),
+    ],
+)
+def test_what_can_t_be_asked_is_one_sentence(how: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        evaluate(np.ones((5, 5)), **how)
+
+
+def test_what_one_metric_can_t_do_leaves_the_others() -> None:
+    mask = np.zeros((5, 5), bool)
+    mask[2, 2] = True
+    found = evaluate(np.eye(5), mask=mask, metrics=["overlap", "deletion"])
+    (row,) = found[found["metric"] == "deletion"].to_dict("records")
+    assert np.isnan(row["value"])
+    assert "needs the image and the classifier" in row["reason"]
+    assert found[found["score"] == "recall"]["value"].tolist()[0] == 1

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+import pandas as pd
+import pytest
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
+from viewers import Open, finish, last_sentence
+
+from napari_xai_med import evaluate
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.samples import sample_files
+
+MASK = "chest_ct_lesion_mask"
+
+
+@pytest.fixture
+def shown(opened: Open, qtbot: Any) -> Any:
+    """A viewer with a sample, its heatmap by a classifier, and the widget opened from there as a user does."""
+
+    def build(sample: str = "chest_ct_lesion", model: str = "chest_ct_3d") -> tuple[Any, Any, Any]:
+        viewer, widget = opened(sample, model)
+        widget.explain(viewer.layers[sample], model)
+        finish(qtbot, widget)
+        widget.check_button.click()
+        check = viewer.window.dock_widgets["Check an explanation (napari-xai-med)"]
+        return viewer, widget, check
+
+    return build
+
+
+def numbers(check: Any) -> pd.DataFrame:
+    """The table as it is shown."""
+    model = check.results.table.model()
+    columns = [model.headerData(k, Qt.Orientation.Horizontal) for k in range(model.columnCount())]
+    rows = [[model.index(i, k).data() for k in range(len(columns))] for i in range(model.rowCount())]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize(("sample", "model"), [("chest_ct_lesion", "chest_ct_3d"), ("slice_nodule", "chest_ct_2d")])
+def test_the_panel_says_what_a_script_says(shown: Any, qtbot: Any, sample: str, model: str, tmp_path: Path) -> None:
+    viewer, widget, check = shown(sample, model)
+    assert check.inputs.image.layer() == viewer.layers[sample]
+    assert check.classifier.source() == model
+    check.masks.choose([viewer.layers[f"{sample}_mask"]])
+    check.check_button.click()
+    finish(qtbot, check)
+    judged = check._judged
+    assert not judged.evaluation.skipped
+    frame = judged.evaluation.frame
+    attribution = widget.heatmaps.results[widget.heatmap.layer].attribution
+    image, mask = sample_files(sample)
+    chosen = list(judged.evaluation.outcomes)
+    expected = evaluate(attribution, mask={f"{sample}_mask": mask}, image=image, classifier=model, metrics=chosen)
+    pd.testing.assert_frame_equal(frame, expected)
+    assert len(numbers(check)) == len(frame)
+    verdicts = check.results.verdicts
+    told = [verdicts.item(k, 2).text() for k in range(verdicts.rowCount())]
+    assert told == [each.sentence for outcome in judged.evaluation.outcomes.values() for each in outcome.verdicts]
+    assert {each.family for each in chosen} >= {"overlap"}
+    assert DISCLAIMER in check.results.title.text()
+    check.save(str(tmp_path))
+    finish(qtbot, check)
+    (table,) = tmp_path.glob("*_metrics.csv")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(table, keep_default_na=False, na_values=["nan", ""])[["score", "value"]], frame[["score", "value"]]
+    )
+    record = json.loads(table.with_suffix(".json").read_text())
+    assert [each["metric"] for each in record["metrics"]] == [each.name for each in chosen]
+    assert record["map"]["sha256"] == attribution.record.result["sha256"]
+    assert record["disclaimer"] == DISCLAIMER
+
+
+def test_the_table_sorts_by_value_and_can_be_copied(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown()
+    check.masks.choose([viewer.layers[MASK]])
+    check.metrics.choose("overlap", "peak")
+    check.measure_button.click()
+    finish(qtbot, check)
+    column = list(check.results.model.frame).index("value")
+    for order, sign in ((Qt.SortOrder.AscendingOrder, 1), (Qt.SortOrder.DescendingOrder, -1)):
+        check.results.table.sortByColumn(column, order)
+        values = [float(text) for text in numbers(check)["value"] if text]
+        assert values == sorted(values, key=lambda value: sign * value)
+    check.results.copy_button.click()
+    copied = QApplication.clipboard().text().splitlines()
+    assert copied[0].split("\t") == list(check.results.model.frame)
+    assert len(copied) == len(check.results.model.frame) + 1
+
+
+def test_options_of_a_metric_stay_and_count(shown: Any, qtbot: Any) -> None:
+    viewer, widget, check = shown()
+    check.masks.choose([viewer.layers[MASK]])
+    check.metrics.choose("overlap", "threshold_curve")
+    check.metrics.show_metric("overlap")
+    check.metrics.options.set_value("lower", 0.25)
+    check.metrics.show_metric("ranking")
+    check.metrics.show_metric("overlap")
+    assert check.metrics.options.values()["lower"] == 0.25
+    check.measure_button.click()
+    finish(qtbot, check)
+    frame = check._judged.evaluation.frame
+    (dice,) = frame[(frame["score"] == "dice") & (frame["subject"] == "explanation")]["value"]
+    attribution = widget.heatmaps.results[widget.heatmap.layer].attribution
+    wanted = [{"metric": "overlap", "lower": 0.25}]
+    expected = evaluate(attribution, mask=sample_files("chest_ct_lesion")[1], metrics=wanted)
+    assert dice == expected.set_index(["score", "subject"])["value"]["dice", "explanation"]
+    assert check.results.plots.isVisible()
+    ax = check.results.plots.canvas.figure.axes[0]
+    assert ax.get_title() == check.results.plots.which.currentText()
+
+
+def test_overlap_lies_on_the_image_with_its_sizes(shown: Any, qtbot: Any) -> None:
+    viewer, widget, check = shown()
+    source, mask = viewer.layers["chest_ct_lesion"], viewer.layers[MASK]
+    second = viewer.add_labels(np.roll(mask.data, 3, 2), scale=mask.scale, translate=mask.translate, name="second")
+    check.masks.choose([mask, second])
+    check.threshold.set_value("lower", 0.3)
+    check.overlay_button.click()
+    finish(qtbot, check)
+    overlap = viewer.layers[-1]
+    np.testing.assert_allclose(overlap.affine.affine_matrix, source.affine.affine_matrix)
+    np.testing.assert_allclose(overlap.scale, source.scale)
+    np.testing.assert_allclose(overlap.translate, source.translate)
+    heat = widget.heatmap.layer.data
+    explained = heat > 0.3 * heat.max()
+    expected = explained + 2 * (mask.data != 0) + 4 * (second.data != 0)
+    np.testing.assert_array_equal(overlap.data, expected)
+    sizes = overlap.features["size_mL"].to_numpy()
+    assert sizes[1:] == pytest.approx(np.bincount(expected.ravel(), minlength=8)[1:] * np.prod(source.scale) / 1000)
+    np.testing.assert_allclose(overlap.colormap.map(3), [1, 1, 0, 1])
+    assert not widget.heatmap.layer.visible
+    # It is the widget's own, and no mask to be chosen.
+    assert overlap not in check.masks._layers
+
+
+def test_comparison_side_by_side(shown: Any, qtbot: Any) -> None:
+    viewer, widget, check = shown()
+    for method in ("saliency", "hirescam"):
+        widget.method.setCurrentIndex(widget.method.findData(method))
+        widget.run_explain()
+        finish(qtbot, widget)
+    check.choose(widget.heatmap.layer)
+    check.others.choose(check.others._layers)
+    names = [layer.name for layer in viewer.layers]
+    check.compare_button.click()
+    window = napari.current_viewer()
+    assert window is not viewer
+    try:
+        assert window.grid.enabled
+        assert [layer.name for layer in viewer.layers] == names
+        assert not viewer.grid.enabled
+        maps = window.layers[1::2]
+        assert len(maps) == 3
+        # Methods differ in their units: each by its own maximum, which its name tells.
+        for layer in maps:
+            assert np.abs(layer.data).max() == pytest.approx(1)
+            assert " / " in layer.name
+        maps[0].contrast_limits = (0.1, 0.5)
+        assert all(tuple(layer.contrast_limits) == (0.1, 0.5) for layer in maps)
+        assert DISCLAIMER in window.text_overlay.text
+        assert window.layers[0].data is viewer.layers["chest_ct_lesion"].data
+    finally:
+        window.close()
+
+
+def test_what_is_missing_is_one_sentence(opened: Open) -> None:
+    viewer, _ = opened("chest_ct_lesion")
+    _, check = viewer.window.add_plugin_dock_widget("napari-xai-med", "Check an explanation")
+    notification_manager.records.clear()
+    for button in (check.check_button, check.compare_button):
+        button.click()
+        assert "There is no heatmap" in last_sentence().message
+    check.measure_button.click()
+    assert "No metric is chosen" in last_sentence().message
+    assert not check.save_button.isEnabled()
+
+
+def test_a_heatmap_of_another_image_is_refused(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown()
+    viewer.open_sample("napari-xai-med", "chest_ct_normal")
+    check.inputs.image.choose(viewer.layers["chest_ct_normal"])
+    check.check_button.click()
+    finish(qtbot, check)
+    assert "was not made of the image chest_ct_normal but of chest_ct_lesion" in check.progress_text.text()
+    assert check.results is None
+
+
+def test_stopping_keeps_what_was_measured(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown()
+    check.masks.choose([viewer.layers[MASK]])
+    check.check_button.click()
+    qtbot.waitUntil(lambda: check.results is not None, timeout=60_000)
+    check.cancel_button.click()
+    finish(qtbot, check)
+    assert "what was measured so far stays" in last_sentence().message
+    assert len(numbers(check))
+    assert check.save_button.isEnabled()
