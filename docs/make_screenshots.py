@@ -58,6 +58,7 @@ def main() -> None:
     inside()
     slices()
     segments()
+    checking()
 
 
 def packing(viewer: napari.Viewer, widget: ExplainWidget) -> None:
@@ -142,6 +143,29 @@ def segments() -> None:
     bar.setValue(bar.maximum())
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_segments.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def checking() -> None:
+    """Check the sample's explanation, show its overlap with the mask, and take the window."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1600, 1000)
+    viewer.open_sample("napari-xai-med", _SAMPLE)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
+    widget.explain(viewer.layers[_SAMPLE], "chest_ct_3d")
+    while widget.task.running:
+        wait(0.1)
+    widget.open_check()
+    check = viewer.window.dock_widgets["Check an explanation (napari-xai-med)"]
+    check.masks.choose([viewer.layers[f"{_SAMPLE}_mask"]])
+    viewer.layers[f"{_SAMPLE}_mask"].visible = False
+    for work in (check.check, check.show_overlap):
+        work()
+        while check.task.running:
+            wait(0.1)
+    viewer.reset_view()
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_check.png"), canvas_only=False, flash=False)
     viewer.close()
 
 
