@@ -25,7 +25,7 @@ SHAPES = ((30, 41), (9, 20, 31), (1, 30, 41))
 @pytest.mark.parametrize("lower", [0.0, 0.3, 0.9])
 def test_counts_are_those_of_scikit_learn_and_monai(shape: tuple[int, ...], lower: float) -> None:
     values, mask = random_pair(0, shape)
-    found = values_of("overlap", case_on(values, mask), lower=lower)
+    found = values_of("binary_overlap", case_on(values, mask), lower=lower)
     marked = values > np.float32(lower) * values.max()
     truth, guess = mask.ravel(), marked.ravel()
     assert found["dice"] == found["f1"] == pytest.approx(f1_score(truth, guess), abs=1e-12)
@@ -41,14 +41,14 @@ def test_counts_are_those_of_scikit_learn_and_monai(shape: tuple[int, ...], lowe
 
 def test_more_voxels_than_are_looked_at_together() -> None:
     values, mask = random_pair(0, (CHUNK // 1000 + 7, 2003))
-    found = values_of("overlap", case_on(values, mask), threshold="absolute")
+    found = values_of("binary_overlap", case_on(values, mask), threshold="absolute")
     assert found["dice"] == f1_score(mask.ravel(), values.ravel() > 0.5)
 
 
 @pytest.mark.parametrize(("shape", "unit", "per_voxel"), [((4, 5), "mm2", 0.6), ((4, 5, 6), "mL", 0.7 * 0.9 * 6.5e-3)])
 def test_sizes_are_of_voxels_with_their_spacing(shape: tuple[int, ...], unit: str, per_voxel: float) -> None:
     values, mask = random_pair(0, shape)
-    sizes = scores_of("overlap", case_on(values, mask))
+    sizes = scores_of("binary_overlap", case_on(values, mask))
     assert sizes["mask_size"].value == pytest.approx(per_voxel * mask.sum())
     assert sizes["map_size"].value == pytest.approx(per_voxel * (values > values.max() / 2).sum())
     assert {sizes[name].unit for name in ("mask_size", "map_size", "overlap_size")} == {unit}
@@ -57,8 +57,8 @@ def test_sizes_are_of_voxels_with_their_spacing(shape: tuple[int, ...], unit: st
 def test_chance_is_the_mean_over_as_many_voxels_anywhere() -> None:
     values, mask = random_pair(0, (20, 30))
     random = np.random.default_rng(1)
-    shuffled = [values_of("overlap", case_on(random.permuted(values), mask)) for _ in range(500)]
-    chance = values_of("overlap", case_on(values, mask), CHANCE)
+    shuffled = [values_of("binary_overlap", case_on(random.permuted(values), mask)) for _ in range(500)]
+    chance = values_of("binary_overlap", case_on(values, mask), CHANCE)
     assert {"dice", "iou", "precision", "recall", "specificity", "pixel_accuracy"} < set(chance)
     for name, expected in chance.items():
         drawn = [each[name] for each in shuffled]
@@ -70,9 +70,9 @@ def test_chance_is_the_mean_over_as_many_voxels_anywhere() -> None:
 def test_signs_choose_what_is_evidence() -> None:
     values, mask = random_pair(0, (20, 30))
     for sign, part in ((Sign.NEGATIVE, -values), (Sign.ABSOLUTE, np.abs(values))):
-        found = values_of("overlap", case_on(values, mask, sign))
-        assert found == values_of("overlap", case_on(part, mask))
-        assert found != values_of("overlap", case_on(values, mask))
+        found = values_of("binary_overlap", case_on(values, mask, sign))
+        assert found == values_of("binary_overlap", case_on(part, mask))
+        assert found != values_of("binary_overlap", case_on(values, mask))
 
 
 @pytest.mark.parametrize(
@@ -93,29 +93,29 @@ def test_signs_choose_what_is_evidence() -> None:
 )
 def test_thresholds_mark_what_they_say(options: dict[str, object], expected: object) -> None:
     evidence = np.maximum(random_pair(0, (30, 40))[0], 0)
-    marked = make_metric("overlap", options)
+    marked = make_metric("binary_overlap", options)
     assert isinstance(marked, Thresholded)
     np.testing.assert_array_equal(marked.cut(evidence).marked(evidence), expected(evidence))  # type: ignore[operator]
 
 
 def test_equal_values_at_the_top_are_marked_together() -> None:
     evidence = np.repeat(np.float32([0, 1, 2, 3]), 5)
-    cut = make_metric("overlap", {"threshold": "top", "lower": 35.0}).cut(evidence)  # type: ignore[attr-defined]
+    cut = make_metric("binary_overlap", {"threshold": "top", "lower": 35.0}).cut(evidence)  # type: ignore[attr-defined]
     assert cut.marked(evidence).sum() == 10
 
 
 def test_what_is_not_defined_has_a_reason_and_the_rest_a_number() -> None:
     values = np.zeros((6, 6))
     values[:2] = 1
-    empty = scores_of("overlap", case_on(values, np.zeros((6, 6))))
+    empty = scores_of("binary_overlap", case_on(values, np.zeros((6, 6))))
     assert {name for name, score in empty.items() if isnan(score.value)} == (
         {"dice", "iou", "precision", "recall", "f1", "hit", "overlap_size"}
     )
     assert empty["specificity"].value == pytest.approx(2 / 3)
-    nothing = scores_of("overlap", case_on(values, values), threshold="absolute", lower=2.0)
+    nothing = scores_of("binary_overlap", case_on(values, values), threshold="absolute", lower=2.0)
     assert nothing["dice"].value == nothing["recall"].value == nothing["hit"].value == 0
     assert nothing["precision"].reason == "The map marks nothing at this threshold."
-    full = scores_of("overlap", case_on(values, np.ones((6, 6))))
+    full = scores_of("binary_overlap", case_on(values, np.ones((6, 6))))
     assert full["specificity"].reason.startswith("The mask covers the whole image")
     assert full["precision"].value == 1
 
@@ -124,7 +124,7 @@ def test_what_is_not_defined_has_a_reason_and_the_rest_a_number() -> None:
 def test_the_verdict_is_beside_chance(good: bool) -> None:
     mask = np.zeros((10, 10))
     mask[:2] = 1
-    (verdict,) = outcome_of("overlap", case_on(mask if good else 1 - mask, mask)).verdicts
+    (verdict,) = outcome_of("binary_overlap", case_on(mask if good else 1 - mask, mask)).verdicts
     assert verdict.good is good
     # Of 20 voxels at random 4 lie in the mask, of 80 there are 16.
     assert ("1.000, 0.200 by chance" if good else "0.000, 0.320 by chance") in verdict.sentence
@@ -147,7 +147,7 @@ def test_the_best_threshold_is_the_best() -> None:
     made = case_on(values, mask)
     outcome = outcome_of("threshold_curve", made, steps=64)
     found = values_of("threshold_curve", made, steps=64)
-    dice = [values_of("overlap", made, lower=k / 64)["dice"] for k in range(64)]
+    dice = [values_of("binary_overlap", made, lower=k / 64)["dice"] for k in range(64)]
     assert found["best_dice"] == pytest.approx(max(dice))
     assert found["best_threshold"] == np.argmax(dice) / 64
     assert found["mean_dice"] == pytest.approx(np.mean(dice))
@@ -155,7 +155,7 @@ def test_the_best_threshold_is_the_best() -> None:
     assert isinstance(plot, Curves)
     assert plot.best == found["best_threshold"]
     np.testing.assert_allclose(plot.lines[0].y, dice)
-    control = [values_of("overlap", made, CHANCE, lower=k / 64)["dice"] for k in range(64)]
+    control = [values_of("binary_overlap", made, CHANCE, lower=k / 64)["dice"] for k in range(64)]
     np.testing.assert_allclose(plot.lines[-1].y, control)
     assert values_of("threshold_curve", made, CHANCE, steps=64)["best_dice"] == pytest.approx(max(control))
 
@@ -164,6 +164,6 @@ def test_every_mask_has_its_own_numbers() -> None:
     values, mask = random_pair(0, (20, 30))
     made = case_on(values, mask)
     both = Case(made.values, made.grid, {"first": mask, "second": ~mask})
-    scores = [score for score in outcome_of("overlap", both).scores if score.name == "recall"]
+    scores = [score for score in outcome_of("binary_overlap", both).scores if score.name == "recall"]
     assert [score.of for score in scores] == ["first", "first", "second", "second"]
-    assert scores[0].value == values_of("overlap", made)["recall"]
+    assert scores[0].value == values_of("binary_overlap", made)["recall"]
