@@ -46,7 +46,7 @@ def add_command(commands: Any) -> None:
         action="append",
         default=[],
         metavar="METRIC.OPTION=VALUE",
-        help="an option of a metric, such as overlap.lower=0.3; again for more",
+        help="an option of a metric, such as binary_overlap.lower=0.3; again for more",
     )
     sign = list(map(str, Sign))
     parser.add_argument("--sign", choices=sign, default="positive", help="what of the map is evidence (%(default)s)")
@@ -148,7 +148,7 @@ def _settings(texts: Iterable[str], chosen: set[str]) -> dict[str, dict[str, Any
         place, sign, value = text.partition("=")
         name, dot, option = place.partition(".")
         if not (sign and dot):
-            raise InputError(f"{text} sets nothing; write METRIC.OPTION=VALUE, such as overlap.lower=0.3.")
+            raise InputError(f"{text} sets nothing; write METRIC.OPTION=VALUE, such as binary_overlap.lower=0.3.")
         if name not in chosen:
             raise InputError(f"{name} is not among the metrics ({', '.join(sorted(chosen))}); choose it too.")
         item = next((each for each in option_fields(metrics()[name]) if each.name == option), None)

@@ -144,6 +144,11 @@ def partial_mask(mask: Mask) -> str:
     return "" if mask.any() and not mask.all() else ALL_MASK if mask.any() else NO_MASK
 
 
+def share_of(mask: Mask) -> float:
+    """Share of the image that a mask is."""
+    return int(np.count_nonzero(mask)) / mask.size
+
+
 def same_everywhere(evidence: Map) -> str:
     """Why a map prefers no place; empty if it does."""
     top = evidence.max()

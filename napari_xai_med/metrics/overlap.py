@@ -29,7 +29,7 @@ NO_MARK = "The map marks nothing at this threshold."
 @register
 @dataclass(frozen=True)
 class Overlap(Thresholded, MaskMetric):
-    """Overlap: IoU, Dice, precision, recall and their like of a map above a threshold and a mask.
+    """Overlap above a threshold: IoU, Dice, precision, recall and their like of a map above a threshold and a mask.
 
     The control marks as many voxels, but anywhere: its counts are the means of the hypergeometric distribution, and its
     Dice, precision, recall, specificity and accuracy are the exact means; its IoU is that of the mean counts.
@@ -40,8 +40,8 @@ class Overlap(Thresholded, MaskMetric):
        BMC Medical Imaging 15:29, 2015.
     """
 
-    name = "overlap"
-    title = "Overlap"
+    name = "binary_overlap"
+    title = "Overlap above a threshold"
     about = "How well the voxels above a threshold agree with the mask."
     paper = "[Taha and Hanbury 2015](https://doi.org/10.1186/s12880-015-0068-x)"
     panel = True

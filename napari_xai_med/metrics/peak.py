@@ -10,8 +10,8 @@ import numpy as np
 
 from napari_xai_med.metrics.base import Quantity, register
 from napari_xai_med.metrics.case import Case, Mask
-from napari_xai_med.metrics.outcome import Better, Verdict
-from napari_xai_med.metrics.over_masks import CHANCE, LENGTH, Found, MaskMetric, partial_mask, same_everywhere
+from napari_xai_med.metrics.outcome import Better, Float, Verdict
+from napari_xai_med.metrics.over_masks import CHANCE, LENGTH, Found, MaskMetric, partial_mask, same_everywhere, share_of
 from napari_xai_med.metrics.surfaces import Surface, places
 from napari_xai_med.options import option
 
@@ -68,7 +68,7 @@ class Peak(MaskMetric):
         verdict = Verdict(f"{text}; the map {'is' if good else 'is not'} highest near the mask.", good)
         return Found(numbers, {CHANCE: control}, verdicts=(verdict,), notices=notices)
 
-    def _by_chance(self, mask: Mask, drawn: np.ndarray) -> float:
+    def _by_chance(self, mask: Mask, drawn: Float) -> float:
         if self.tolerance:
             return float((drawn <= self.tolerance).mean())
-        return np.count_nonzero(mask) / mask.size
+        return share_of(mask)

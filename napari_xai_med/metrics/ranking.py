@@ -20,6 +20,7 @@ from napari_xai_med.metrics.over_masks import (
     beside,
     partial_mask,
     same_everywhere,
+    share_of,
 )
 from napari_xai_med.metrics.ranks import Ranks
 from napari_xai_med.metrics.thresholds import chunks
@@ -55,7 +56,7 @@ class Ranking(MaskMetric):
         if reason := partial_mask(mask):
             return Found(dict.fromkeys(self.quantities, reason))
         mass: Number = mass_inside(case, mask) if case.evidence.any() else NO_EVIDENCE
-        share = np.count_nonzero(mask) / mask.size
+        share = share_of(mask)
         chance = {"auroc": 0.5, **dict.fromkeys(list(self.quantities)[1:4], share), "spearman": 0.0}
         if reason := same_everywhere(case.evidence):
             numbers = dict.fromkeys(self.quantities, reason) | {"relevance_mass_accuracy": mass}

@@ -12,7 +12,7 @@ import numpy as np
 from napari_xai_med.metrics.base import Quantity, register
 from napari_xai_med.metrics.case import Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better
-from napari_xai_med.metrics.over_masks import CHANCE, NO_EVIDENCE, Found, MaskMetric, Number, partial_mask
+from napari_xai_med.metrics.over_masks import CHANCE, NO_EVIDENCE, Found, MaskMetric, Number, partial_mask, share_of
 from napari_xai_med.metrics.thresholds import chunks
 
 NOTHING = "a map that marks nothing"
@@ -52,7 +52,7 @@ class Similarity(MaskMetric):
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Sum up squares and products in one pass, and look at small windows for the structure."""
-        share = np.count_nonzero(mask) / mask.size
+        share = share_of(mask)
         reason = partial_mask(mask) or ("" if case.evidence.any() else NO_EVIDENCE)
         if reason:
             return Found(dict.fromkeys(self.quantities, reason))

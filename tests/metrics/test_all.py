@@ -14,7 +14,7 @@ from napari_xai_med.cases import case_of
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.base import Need, make_metric, metrics
+from napari_xai_med.metrics.base import Family, Need, make_metric, metrics
 from napari_xai_med.metrics.case import Case
 from napari_xai_med.metrics.outcome import EXPLANATION, Outcome
 from napari_xai_med.options import option_fields
@@ -110,6 +110,8 @@ def test_the_order_of_the_axes_in_memory_does_not_matter(name: str) -> None:
 def test_every_metric_says_what_it_is(name: str) -> None:
     kind = metrics()[name]
     assert kind.title
+    # A family's name stands for all of its metrics.
+    assert name not in list(Family)
     assert kind.about.endswith(".")
     assert all(item.metadata["text"].endswith(".") for item in option_fields(kind))
 
@@ -132,4 +134,4 @@ def test_a_bare_picture_has_pixels_and_no_millimetres() -> None:
 )
 def test_thresholds_that_contradict_themselves_are_refused(options: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        make_metric("overlap", options).measure(case(np.eye(6), np.eye(6)), Job())
+        make_metric("binary_overlap", options).measure(case(np.eye(6), np.eye(6)), Job())

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import isnan
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image as Picture
+from scipy.ndimage import label
+from test_cli import LESION, run
+
+from napari_xai_med import evaluate
+from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.evaluation import COLUMNS
+from napari_xai_med.metrics.base import metrics
+from napari_xai_med.samples import sample_files
+
+PANEL = [name for name, kind in metrics().items() if kind.panel]
+
+
+@pytest.fixture(scope="module")
+def heatmap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Grad-CAM of the sample volume, with its record, and a mask on a coarser grid that is 1 where it is high."""
+    from napari_xai_med.cli import main
+
+    folder = tmp_path_factory.mktemp("heatmap")
+    assert main(["explain", LESION, "--model", "chest_ct_3d", "--out", str(folder)]) == 0
+    path = folder / "chest_ct_lesion_gradcam_ground-glass.nii.gz"
+    file = nibabel.load(path)
+    mask = (file.get_fdata() > file.get_fdata().max() / 2)[::2, ::2, ::2]
+    affine = file.affine @ np.diag([2, 2, 2, 1.0])
+    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), affine), folder / "coarse.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros(mask.shape, np.uint8), affine), folder / "empty.nii.gz")
+    return path
+
+
+def test_numbers_are_those_of_scripts_with_controls_and_verdicts(
+    heatmap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = heatmap.parent / "coarse.nii.gz"
+    code, out, _ = run(
+        capsys,
+        "evaluate",
+        heatmap,
+        "--mask",
+        mask,
+        "--metrics",
+        "binary_overlap,ranking",
+        "--out",
+        tmp_path / "sub" / "n.csv",
+    )
+    assert code == 0
+    assert out.endswith(f"{DISCLAIMER}\n")
+    frame = pd.read_csv(tmp_path / "sub" / "n.csv")
+    assert tuple(frame.columns) == COLUMNS
+    expected = evaluate(heatmap, mask=mask, metrics=["binary_overlap", "ranking"])
+    np.testing.assert_allclose(frame["value"], expected["value"])
+    dice = frame[(frame["score"] == "dice") & (frame["subject"] == "explanation")]["value"].item()
+    # Each voxel of the coarse mask is eight of the map's.
+    assert dice > 0.7
+    assert re.search(rf"dice +{dice:.4g} +chance 0\.", out)
+    assert re.search(r"\n  \+ Dice .* by chance; the map marks the mask better", out)
+    assert "Overlap above a threshold (overlap)\n  mask, > 0.5 of the maximum:" in out
+
+
+def test_masks_have_names_and_empty_ones_reasons(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty, coarse = heatmap.parent / "empty.nii.gz", heatmap.parent / "coarse.nii.gz"
+    code, out, _ = run(capsys, "evaluate", heatmap, "--mask", f"none={empty}", "--mask", coarse, "--panel")
+    assert code == 0
+    assert "  none, > 0.5 of the maximum:" in out
+    assert "    dice, iou, precision, recall, f1, hit, overlap_size: none. The mask is empty." in out
+    assert "  mask 2, > 0.5 of the maximum:" in out
+    code, _, err = run(capsys, "evaluate", heatmap, "--mask", f"a={empty}", "--mask", f"a={coarse}")
+    assert code == 2
+    assert "two files named a" in err
+
+
+def test_options_of_metrics_are_set(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "evaluate",
+        heatmap,
+        "--mask",
+        heatmap.parent / "coarse.nii.gz",
+        "--metrics",
+        "binary_overlap",
+        "--metrics",
+        "lesions",
+    )
+    sets = ("--set", "binary_overlap.threshold=top", "--set", "binary_overlap.lower=5", "--set", "lesions.edges=1,2")
+    code, out, _ = run(capsys, *words, *sets)
+    assert code == 0
+    assert "top 5 % of the volume" in out
+    assert "lesions > 1 mL, <= 2 mL" in out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--set", "binary_overlap.lower"], "write METRIC.OPTION=VALUE"),
+        (["--set", "ranking.lower=1"], "ranking is not among the metrics (binary_overlap)"),
+        (["--set", "binary_overlap.colour=1"], "has no option 'colour'; it has lower, threshold, upper"),
+        (["--set", "binary_overlap.lower=much"], "can't be read"),
+        (["--set", "binary_overlap.threshold=nice"], "choose one of"),
+        (["--set", "binary_overlap.lower=2"], "can't be above 1"),
+        (["--metrics", "beauty"], "There is no metric 'beauty'"),
+        (["--mask", "nowhere.nii.gz"], "There is no file nowhere.nii.gz"),
+        (["--record", "nowhere.json", "--model", "chest_ct_3d"], "nowhere.json"),
+        (["--out", "/proc/nowhere.csv"], "can't be written"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_sentence(
+    heatmap: Path, wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = heatmap.parent / "coarse.nii.gz"
+    code, _, err = run(capsys, "evaluate", heatmap, "--mask", mask, "--metrics", "binary_overlap", *wrong)
+    assert code == 2
+    assert told in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_without_a_map_or_a_mask_it_says_what_to_give(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Give the file of a heatmap" in run(capsys, "evaluate")[2]
+    code, _, err = run(capsys, "evaluate", heatmap, "--metrics", "binary_overlap")
+    assert code == 2
+    assert "Overlap above a threshold needs a mask." in err
+
+
+def test_the_record_tells_image_and_question(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from napari_xai_med.cli import _kinds_in, _parser
+    from napari_xai_med.commands.evaluate import _case
+
+    words = ["evaluate", str(heatmap), "--model", "chest_ct_3d"]
+    case = _case(_parser(_kinds_in(words)).parse_args(words))
+    assert case.asked is not None
+    assert case.asked.request.method == "gradcam"
+    assert case.asked.request.target == "ground glass"
+    assert case.intensities is not None
+    assert case.intensities.shape[1:] == case.values.shape
+    other = str(sample_files("chest_ct_normal")[0])
+    code, _, err = run(capsys, *words, "--image", other)
+    assert code == 2
+    assert "The image is not the one in the record" in err
+
+
+def test_other_maps_are_named(heatmap: Path) -> None:
+    from napari_xai_med.cli import _kinds_in, _parser
+    from napari_xai_med.commands.evaluate import _case
+
+    words = ["evaluate", str(heatmap), "--other", f"again={heatmap}", "--sign", "absolute", "--seed", "3"]
+    case = _case(_parser(_kinds_in(words)).parse_args(words))
+    np.testing.assert_array_equal(case.others["again"], case.values)
+    assert (str(case.sign), case.seed) == ("absolute", 3)
+
+
+def test_a_picture_is_judged_by_the_mask_of_its_size(
+    tmp_path: Path, shared_data: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The heatmap of a breast ultrasound, saved as a volume of one slice, and the experts' picture of the lesion."""
+    folder = shared_data("busi")
+    image = sorted((folder / "malignant" / "images").glob("*.png"))[0]
+    mask = folder / "malignant" / "masks" / image.name
+    height, width = np.asarray(Picture.open(mask)).shape[:2]
+    lesion = np.asarray(Picture.open(mask).convert("L")) > 0
+    words = ("explain", image, "--model", "chest_ct_2d", "--method", "saliency", "--out", tmp_path)
+    assert run(capsys, *words)[0] == 0
+    (path,) = tmp_path.glob("*.nii.gz")
+    words = ("evaluate", path, "--mask", f"lesion={mask}", "--panel", "--out", tmp_path / "n.csv")
+    assert run(capsys, *words)[0] == 0
+    frame = pd.read_csv(tmp_path / "n.csv").set_index(["score", "subject"])
+    assert frame.loc[("mask_size", "explanation"), "value"] == lesion.sum()
+    assert frame.loc[("mask_size", "explanation"), "unit"] == "pixels"
+    assert frame.loc[("auprc", "chance"), "value"] == pytest.approx(lesion.sum() / height / width)
+    values = nibabel.load(path).get_fdata()
+    assert values.size == lesion.size
+    peaks = np.unravel_index(values.argmax(), values.shape)
+    assert (
+        frame.loc[("pointing_game", "explanation"), "value"]
+        == lesion.ravel()[np.ravel_multi_index(peaks, values.shape)]
+    )
+
+
+def test_a_mask_on_another_grid_is_found_in_the_patient(
+    tmp_path: Path, shared_data: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An expert's mask of 512 x 512 x 38 voxels of 8 mm, and a map of 128 x 128 x 64 at the same place."""
+    path = shared_data("mosmed_thesis") / "study_0255_mask.nii.gz"
+    file = nibabel.load(path)
+    spread = np.array([128, 128, 64]) / file.shape
+    affine = file.affine @ np.diag([*(1 / spread), 1])
+    affine[:3, 3] += file.affine[:3, :3] @ ((1 / spread - 1) / 2)
+    # In the middle of the largest opacity.
+    labels, _ = label(file.get_fdata() > 0)
+    centre = np.argwhere(labels == np.bincount(labels[labels > 0]).argmax()).mean(0)
+    where = np.stack(np.meshgrid(*map(np.arange, (128, 128, 64)), indexing="ij"), -1)
+    world = where @ affine[:3, :3].T + affine[:3, 3]
+    middle = file.affine[:3, :3] @ centre + file.affine[:3, 3]
+    values = np.exp(-(((world - middle) / 20) ** 2).sum(-1)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "map.nii.gz")
+    words = ("evaluate", tmp_path / "map.nii.gz", "--mask", path, "--metrics", "binary_overlap,peak,distances")
+    assert run(capsys, *words, "--out", tmp_path / "n.csv")[0] == 0
+    frame = pd.read_csv(tmp_path / "n.csv").set_index(["score", "subject"])["value"]
+    litres = (file.get_fdata() > 0).sum() * np.prod(file.header.get_zooms()) / 1000
+    # The nearest voxels of another grid are the mask's volume but for its surface.
+    assert frame[("mask_size", "explanation")] == pytest.approx(litres, rel=0.05)
+    assert frame[("dice", "explanation")] > frame[("dice", "chance")]
+    assert not isnan(frame[("peak_distance", "explanation")])
+    assert frame[("peak_distance", "explanation")] < frame[("peak_distance", "chance")]
+
+
+def test_published_tables_are_printed_side_by_side(
+    tmp_path: Path, shared_data: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "evaluate", "--as-published", shared_data("mosmed_thesis"), "--out", tmp_path / "t.csv")
+    assert code == 0
+    assert re.search(r"0258, > 0\.7 +0\.99500 +0\.99500 +0\.98474 +0\.15030", out)
+    assert DISCLAIMER in out
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 8
