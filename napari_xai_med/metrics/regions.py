@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ NOT_PATIENT = (OUTSIDE, TABLE, TEXT, BORDER, *CORNERS)
 
 _FLAT = 0.1
 """Share of the image's range that half of the surroundings lies within: air, or the glass of a slide."""
+_MANY = 4e6
+"""Voxels that a body is looked for in; of more, each second or third of a row and of a column will do."""
 _TABLE_FROM = -700.0
 """Hounsfield units: well above air with its noise, and below what tables and blankets have."""
 _LIKE_AIR = -900.0
@@ -77,8 +80,12 @@ class Places:
         return inside
 
 
+_FOUND: WeakKeyDictionary[Case, dict[tuple[float, float], Places]] = WeakKeyDictionary()
+"""What was found, as long as the case is there: several metrics ask."""
+
+
 def find_regions(case: Case, border: float = 0.05, corner: float = 0.15) -> Places:
-    """The regions of a case's image.
+    """The regions of a case's image, found once for each case.
 
     Body and surroundings by Li's threshold, see `napari_xai_med.segments.body`; they are told apart only where half
     of the surroundings has nearly the darkest or the brightest value of the image. Pictures that tissue fills, such as
@@ -95,13 +102,22 @@ def find_regions(case: Case, border: float = 0.05, corner: float = 0.15) -> Plac
     -------
     Places
     """
+    known = _FOUND.setdefault(case, {})
+    if (border, corner) not in known:
+        known[border, corner] = _find(case, border, corner)
+    return known[border, corner]
+
+
+def _find(case: Case, border: float, corner: float) -> Places:
     assert case.intensities is not None
     shown = _Shown.of(case.grid)
     data = np.stack([shown.array(channel) for channel in case.intensities])
     found: dict[str, NDArray[np.bool_]] = {}
     missing: dict[str, str] = {}
+    step = max(1, round((data[0].size / _MANY) ** 0.5))
     try:
-        body, bright, known = _body(data)
+        body, bright, known = _body(data[..., ::step, ::step])
+        body = body.repeat(step, -2).repeat(step, -1)[..., : data.shape[-2], : data.shape[-1]]
     except InputError as error:
         body, bright, known = np.ones(data.shape[1:], bool), False, str(error)
     if known:

@@ -1,0 +1,225 @@
+"""What a classifier says without a region: does it use what is not the patient?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from math import log, nan
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+
+from napari_xai_med.errors import Cancelled, XAIMedError
+from napari_xai_med.job import Job
+from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.case import Asked, Case, Map, Mask
+from napari_xai_med.metrics.outcome import Outcome, Score, Verdict
+from napari_xai_med.metrics.regions import (
+    BODY,
+    NOT_PATIENT,
+    OUTSIDE,
+    Places,
+    border_option,
+    corner_option,
+    find_regions,
+)
+from napari_xai_med.metrics.replacing import FILLS, ball_inside, flattened
+from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.models.head import Head
+from napari_xai_med.models.target import Quantity, Target
+from napari_xai_med.options import option
+from napari_xai_med.section import where_it_can
+from napari_xai_med.windows import answer_of
+
+ELSEWHERE = "elsewhere in the patient"
+_HALVED = log(2)
+"""By how much the logit of the odds falls where the odds halve."""
+_MOST = 0.25
+"""Share of the patient up to which as much of it can be replaced: more of it would hold the finding nearly always."""
+_TOO_LARGE = "It is more than a quarter of the patient, so that as much of the patient would be the patient itself."
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a classifier says of the class: probability, logit, and log odds, which are NaN without probabilities."""
+
+    probability: float
+    logit: float
+    odds: float
+
+
+@dataclass(frozen=True)
+class _Without:
+    """What it says without a region, and without as much of the patient, or why that is not known."""
+
+    said: _Said | None
+    elsewhere: tuple[_Said, ...] = ()
+    reason: str = ""
+
+
+@register
+@dataclass(frozen=True)
+class CounterfactualRegions(Metric):
+    """How the answer changes when regions are replaced."""
+
+    name: ClassVar[str] = "counterfactual_regions"
+    title: ClassVar[str] = "Answers without regions"
+    family: ClassVar[Family] = Family.SHORTCUTS
+    about: ClassVar[str] = (
+        "How the class's probability and logit change when a corner, the border, burnt-in text, the table or all that "
+        "is not the body is replaced, beside as much of the patient replaced."
+    )
+    paper: ClassVar[str] = (
+        "After DeGrave, Janizek & Lee 2021, AI for radiographic COVID-19 detection selects shortcuts over signal, "
+        "Nature Machine Intelligence 3"
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE, Need.CLASSIFIER})
+    panel: ClassVar[bool] = True
+
+    fill: str = option(
+        "surroundings",
+        "What replaces a region: what its surroundings let one expect, the mean of all the rest, or the image blurred.",
+        choices=tuple(FILLS),
+    )
+    blur: float = option(
+        8.0, "Standard deviation of the blur in millimetres; in pixels for pictures.", limits=(0, None)
+    )
+    places: int = option(5, "How many places in the patient each region is compared with.", limits=(1, 100))
+    border: float = border_option()
+    corner: float = corner_option()
+
+    def measure(self, case: Case, job: Job) -> Outcome:
+        """Changes by region, and what they mean.
+
+        Regions are replaced in the image itself, in its own units, and all of the preprocessing follows. What lies
+        outside the body is made one value, its median there, since filling it in would make it look like the body.
+
+        The classifier *uses* a region that is not the patient if without it the odds of the class at least halve, over
+        and above what they fall by without as much of the patient (the median of some places): less could be a change
+        by chance, or what any replaced voxels do to this classifier.
+
+        Returns
+        -------
+        Outcome
+            Changes are the answer without the region minus the answer; negative where the region spoke for the class.
+        """
+        assert case.asked is not None
+        places = find_regions(case, self.border, self.corner)
+        (said, found), notices = where_it_can(case.asked.known, partial(self._ask, case, places, job))
+        scores = [Score("probability", said.probability), Score("logit", said.logit)]
+        for name, without in found.items():
+            scores += _scores(name, said, without)
+        scores += [Score("logit_change", nan, why, of=name) for name, why in places.missing.items()]
+        asked = 1 + sum(len(each.elsewhere) + (each.said is not None) for each in found.values())
+        verdicts = _verdicts(case.asked, places, said, found)
+        return Outcome(tuple(scores), verdicts, notices=notices, facts={"evaluations": asked, "fill": self.fill})
+
+    def _ask(self, case: Case, places: Places, job: Job, classifier: Classifier) -> tuple[_Said, dict[str, _Without]]:
+        """The answer itself, and those without each region."""
+        assert case.asked is not None
+        asked, spacing = case.asked, case.asked.section.image.grid.spacing
+        data = asked.section.image.data
+        masks = {name: _on_section(asked, mask) for name, mask in places.masks.items()}
+        patient = _on_section(asked, places.patient)
+        said = _answer(asked, classifier, data, job.part(0.0, 0.0))
+        found: dict[str, _Without] = {}
+        for k, (name, mask) in enumerate(masks.items()):
+            part = job.part(k / len(masks), (k + 1) / len(masks))
+            part.step(0.0, f"Asking without {_named(name)}")
+            random = np.random.default_rng((case.seed, k))
+            size = int(np.count_nonzero(mask))
+            compare = name not in (BODY, *places.drawn) and size <= _MOST * np.count_nonzero(patient)
+            try:
+                fill = FILLS[self.fill]
+                new = flattened(data, mask) if name == OUTSIDE else fill(data, mask, spacing, self.blur)
+                answer = _answer(asked, classifier, new, part)
+                balls = [ball_inside(patient, size, spacing, random) for _ in range(self.places if compare else 0)]
+                others = [_answer(asked, classifier, fill(data, ball, spacing, self.blur), part) for ball in balls]
+                found[name] = _Without(answer, tuple(others), "" if compare else _TOO_LARGE)
+            except Cancelled:
+                raise
+            except XAIMedError as error:
+                found[name] = _Without(None, (), str(error))
+        return said, found
+
+
+def _on_section(asked: Asked, mask: Mask) -> Mask:
+    """A mask of the explanation's own grid on that of the section that the classifier sees."""
+    section = asked.section
+    if section.turn is None or section.axis is None:
+        return mask
+    return cast("Mask", np.squeeze(section.turn.array(mask), section.axis))
+
+
+def _answer(asked: Asked, classifier: Classifier, data: Map, job: Job) -> _Said:
+    """What the classifier says of the section with other intensities."""
+    seen = classifier.prepare(replace(asked.section.image, data=data))
+    with torch.no_grad():
+        answer, _ = answer_of(classifier, seen.tensor, job)
+    index = int(answer.top[0]) if asked.request.target is None else classifier.find_class(asked.request.target)
+    odds = nan
+    if classifier.head not in (Head.REGRESSION, Head.SEGMENTATION):
+        odds = float(Target(index, quantity=Quantity.LOG_ODDS).of(answer)[0])
+    return _Said(float(answer.probabilities[0, index]), float(answer.scores[0, index]), odds)
+
+
+def _scores(name: str, said: _Said, without: _Without) -> list[Score]:
+    scores = []
+    for quantity in ("probability", "logit"):
+        before, label = getattr(said, quantity), f"{quantity}_change"
+        if without.said is None:
+            scores.append(Score(label, nan, without.reason, of=name))
+            continue
+        scores.append(Score(label, getattr(without.said, quantity) - before, of=name))
+        changes = [getattr(each, quantity) - before for each in without.elsewhere]
+        if changes:
+            low, high = np.percentile(changes, [2.5, 97.5])
+            middle = float(np.median(changes))
+            scores.append(Score(label, middle, of=name, subject=ELSEWHERE, low=float(low), high=float(high)))
+        elif name in NOT_PATIENT:
+            scores.append(Score(label, nan, without.reason, of=name, subject=ELSEWHERE))
+    return scores
+
+
+def _verdicts(asked: Asked, places: Places, said: _Said, found: Mapping[str, _Without]) -> tuple[Verdict, ...]:
+    """A sentence for each region that is used, or one that none is; and for the body and drawn masks."""
+    what = f"the {asked.known.head.quantity} of {asked.request.target or 'the class'}"
+    used, calm, others = [], [], []
+    for name, without in found.items():
+        if without.said is None:
+            continue
+        told = f"Without {_named(name)} {_change(what, said, without)}"
+        if name == BODY or name in places.drawn:
+            others.append(Verdict(f"{told}."))
+            continue
+        control = float(np.median([said.odds - each.odds for each in without.elsewhere])) if without.elsewhere else 0.0
+        fall = said.odds - without.said.odds - max(control, 0.0)
+        (used if fall >= _HALVED else calm).append((fall, told))
+    if used:
+        main = [Verdict(f"{told}: the classifier uses it.", False) for _, told in used]
+    elif not calm:
+        main = []
+    elif np.isnan(said.odds):
+        main = [Verdict(f"{told}.") for _, told in calm]
+    else:
+        main = [Verdict(f"{max(calm)[1]}: no region that is not the patient is used more than that.", True)]
+    return (*main, *others)
+
+
+def _change(what: str, said: _Said, without: _Without) -> str:
+    """Both answers, in logits where the probabilities look the same."""
+    assert without.said is not None
+    each = (said, without.said, *without.elsewhere)
+    numbers = [one.probability for one in each]
+    if f"{numbers[0]:.3g}" == f"{numbers[1]:.3g}":
+        what, numbers = f"the logit of {what.split(' of ', 1)[1]}", [one.logit for one in each]
+    before, after = (f"{number:.3g}" for number in numbers[:2])
+    way = f"falls from {before} to {after}" if numbers[1] < numbers[0] else f"rises from {before} to {after}"
+    control = f" (without as much of the patient: {np.median(numbers[2:]):.3g})" if without.elsewhere else ""
+    return f"{what} {way if before != after else f'stays at {before}'}{control}"
+
+
+def _named(name: str) -> str:
+    return f"what lies {name}" if name == OUTSIDE else f"the {name}"
