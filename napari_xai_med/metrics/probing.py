@@ -36,6 +36,7 @@ Make = Callable[[Tensor], Tensor]
 """Gives images, (B, C, *spatial), of their numbers, (B,)."""
 
 AS_EXPLAINED = "as explained"
+QUANTITIES = (AS_EXPLAINED, *map(str, Quantity))
 
 _FEW = 0.05
 """Share of the time that controls and the answer about the image itself take."""
@@ -48,8 +49,8 @@ _ROUNDING = 1e-6
 """The same for other quantities, relative to the score: float32 can hardly tell smaller ones."""
 
 _OUTSIDE = (
-    "{} of {} changed images ({:.0%}) leave the range of the network's input, by up to {:.2g} of its width: the network "
-    "may never have seen such values."
+    "{} of {} changed images ({:.0%}) leave the range of the network's input, by up to {:.2g} of its width, and so may "
+    "have values that the network has never seen."
 )
 
 
@@ -160,10 +161,10 @@ class Probing(Metric):
     """Whether only the part of the map counts that is evidence; else its signed values do."""
 
     quantity: str = option(
-        Quantity.PROBABILITY,
+        str(Quantity.PROBABILITY),
         "What is asked of the classifier: the class's probability, log-odds or logit, or what the explanation is "
         "about. The logit, where there is no such number, as of a segmentation.",
-        choices=(AS_EXPLAINED, *Quantity),
+        choices=QUANTITIES,
     )
 
     @abstractmethod
