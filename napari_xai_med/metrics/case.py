@@ -170,6 +170,14 @@ class Case:
         """The part of the map that counts: nowhere below zero."""
         return self.sign.of(self.values)
 
+    @cached_property
+    def controls(self) -> Mapping[str, Map]:
+        """Maps that know nothing of the classifier, by name; see `controls_of`."""
+        # Imported here: it needs this file.
+        from napari_xai_med.metrics.controls import controls_of
+
+        return controls_of(self)
+
     @property
     def voxel_volume(self) -> float:
         """Cubic millimetres (square millimetres of a picture) of a voxel."""

@@ -19,13 +19,6 @@ _WIDTH = 0.25
 """Standard deviation of the centre's bell, as a share of the extent along each axis."""
 
 
-def strength(values: Map, sign: Sign) -> Map:
-    """By what voxels are ranked: unlike `Sign.of`, what speaks the other way comes last and not level with zero."""
-    if sign is Sign.ABSOLUTE:
-        return np.abs(values)
-    return values if sign is Sign.POSITIVE else -values
-
-
 def controls_of(case: Case) -> dict[str, Map]:
     """Controls of a map, on its grid.
 
@@ -59,7 +52,10 @@ def controls_of(case: Case) -> dict[str, Map]:
         fields[EDGES] = cast("Map", np.sqrt(sum(np.square(sobel(channel)) for channel in case.intensities)))
     fields[CENTRE] = _bell(case.values.shape)
     flat = case.values.ravel()
-    values = flat[np.argsort(strength(flat, case.sign), kind="stable")]
+    if case.sign is Sign.ABSOLUTE:
+        values = flat[np.argsort(np.abs(flat), kind="stable")]
+    else:
+        values = np.sort(flat)[:: -1 if case.sign is Sign.NEGATIVE else 1]
     return {name: _with_values(field, values, random) for name, field in fields.items()}
 
 
@@ -115,8 +111,16 @@ def against_controls(what: str, value: float, controls: Mapping[str, float], bet
     way = 1 if better is Better.HIGHER else -1
     name = max(controls, key=lambda each: way * controls[each])
     best = controls[name]
+    own, other = _apart(value, best)
     if way * (value - best) > 0:
-        return Verdict(
-            f"{what} is {value:.3g}: better than all controls, of which {name} is best with {best:.3g}.", True
-        )
-    return Verdict(f"{what} is {value:.3g}: not better than the control {name} with {best:.3g}.", False)
+        return Verdict(f"{what} is {own}: better than all controls, of which {name} is best with {other}.", True)
+    return Verdict(f"{what} is {own}: not better than the control {name} with {other}.", False)
+
+
+def _apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers with as many digits as it takes to tell them apart."""
+    for digits in range(3, 9):
+        texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts

@@ -17,14 +17,10 @@ from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
 from napari_xai_med.metrics.probing import Probe, WithBaselines
 from napari_xai_med.metrics.removal import curves, levels_of
-from napari_xai_med.models.target import Quantity
 from napari_xai_med.options import option
 
 _SAME = 1e-6
 """Difference of scores, relative to the larger one, that is none: float32 can hardly tell it."""
-_ENOUGH = 0.1
-"""By how much a baseline's probability has to be below the image's, for curves between them to tell maps apart."""
-
 _NO_BASELINE = (
     "The baseline {} has a score of {:.3g} and the image one of {:.3g}: what is explained is not gone with it, so that "
     "nothing can be said; choose another baseline."
@@ -73,8 +69,7 @@ class _Curve(WithBaselines):
 
     def _verdict(self, baseline: str, areas: Mapping[str, float], lines: Float, probe: Probe) -> Verdict:
         whole, nothing = self._ends(lines)
-        enough = _ENOUGH if probe.facts["quantity"] == Quantity.PROBABILITY else _SAME * max(abs(whole), abs(nothing))
-        if whole - nothing <= enough:
+        if not probe.is_enough(whole, nothing):
             return Verdict(_NO_BASELINE.format(baseline, nothing, whole))
         controls = {subject: area for subject, area in areas.items() if subject != EXPLANATION}
         told = f"The area under the {self.name} curve (baseline {baseline}, {self.better} is better)"

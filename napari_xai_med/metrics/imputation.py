@@ -14,7 +14,7 @@ _MOST = 2000
 
 
 def side_weights(spacing: Sequence[float]) -> tuple[float, ...]:
-    """Weight of the next voxel along each axis, that of the middle being 1: 1/2, and less where it is farther away.
+    """Weight of the next voxel along each axis, where the middle has 1: 1/2, less where it is farther away.
 
     A neighbour's weight is the product over the axes. On pixels these are 1/6 for direct and 1/12 for diagonal
     neighbours, as Rong et al. have it, of whose 3 x 3 weights this is the form that goes on to volumes.

@@ -17,7 +17,7 @@ from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.parts import all_sums, falls, parts_of
-from napari_xai_med.metrics.probing import AS_EXPLAINED, Make, Probe, WithBaselines
+from napari_xai_med.metrics.probing import AS_EXPLAINED, QUANTITIES, Make, Probe, WithBaselines
 from napari_xai_med.options import option
 
 _TURNED = "Infidelity ({}) is smallest with the map turned round, so that it says the opposite of what happens."
@@ -45,7 +45,7 @@ class Infidelity(WithBaselines):
     quantity: str = option(
         AS_EXPLAINED,
         "What is asked of the classifier; as for deletion.",
-        choices=(AS_EXPLAINED, "logit", "log_odds", "probability"),
+        choices=QUANTITIES,
     )
     perturbation: str = option(
         "square",

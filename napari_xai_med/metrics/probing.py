@@ -24,7 +24,6 @@ from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Metric, Need
 from napari_xai_med.metrics.case import Asked, Case, Map, Sign
-from napari_xai_med.metrics.controls import controls_of
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
@@ -37,15 +36,21 @@ Make = Callable[[Tensor], Tensor]
 """Gives images, (B, C, *spatial), of their numbers, (B,)."""
 
 AS_EXPLAINED = "as explained"
+QUANTITIES = (AS_EXPLAINED, *map(str, Quantity))
 
 _FEW = 0.05
 """Share of the time that controls and the answer about the image itself take."""
 _SLACK = 1e-6
 """Share of the range by which rounding may leave it."""
 
+_ENOUGH = 0.1
+"""By how much a probability has to fall for its falls to tell maps apart."""
+_ROUNDING = 1e-6
+"""The same for other quantities, relative to the score: float32 can hardly tell smaller ones."""
+
 _OUTSIDE = (
-    "{} of {} changed images have values outside of those of the network's input, which the network may never have "
-    "seen; a baseline inside of them is safer."
+    "{} of {} changed images ({:.0%}) leave the range of the network's input, by up to {:.2g} of its width, and so may "
+    "have values that the network has never seen."
 )
 
 
@@ -68,6 +73,7 @@ class Probe:
     maps: Mapping[str, Map]
     evaluations: int = 0
     outside: int = 0
+    farthest: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     _notices: tuple[str, ...] = ()
 
@@ -93,14 +99,15 @@ class Probe:
             Which share of the work this is.
         """
         lows, highs = self.image.flatten(1).aminmax(dim=1)
-        slack = _SLACK * (highs - lows)
-        left = torch.zeros(count, dtype=torch.bool, device=self.image.device)
+        # A channel may be the same everywhere.
+        width = (highs - lows).clamp_min(torch.finfo(lows.dtype).tiny)
+        left = torch.zeros(count, dtype=width.dtype, device=width.device)
 
         def compose(bits: Tensor) -> Tensor:
             numbers = bits_as_numbers(bits, count)
             images = make(numbers)
             low, high = images.flatten(2).aminmax(dim=2)
-            left[numbers] = ((low < lows - slack) | (high > highs + slack)).any(1)
+            left[numbers] = (torch.maximum(lows - low, high - highs) / width).amax(1)
             return images
 
         coalitions = numbers_as_bits(count)
@@ -109,7 +116,8 @@ class Probe:
         result: Float = game(coalitions)[:, 0]
         facts, notices = told_of(game)
         self.evaluations += game.evaluations
-        self.outside += int(left.sum())
+        self.outside += int((left > _SLACK).sum())
+        self.farthest = max(self.farthest, float(left.max()))
         self.facts |= {**facts, "evaluations": self.evaluations}
         self._notices += notices
         return result
@@ -127,8 +135,14 @@ class Probe:
     @property
     def notices(self) -> tuple[str, ...]:
         """Sentences that the user should read, as far as was asked."""
-        outside = (_OUTSIDE.format(self.outside, self.evaluations),) if self.outside else ()
+        share = self.outside / max(self.evaluations, 1)
+        outside = (_OUTSIDE.format(self.outside, self.evaluations, share, self.farthest),) if self.outside else ()
         return tuple(dict.fromkeys((*self._notices, *outside)))
+
+    def is_enough(self, whole: float, least: float) -> bool:
+        """Whether a score falls far enough, from that of the image, to tell maps apart."""
+        enough = _ROUNDING * max(abs(whole), abs(least))
+        return whole - least > (_ENOUGH if self.facts["quantity"] == Quantity.PROBABILITY else enough)
 
 
 class _Baseline(OneBaseline):
@@ -147,10 +161,10 @@ class Probing(Metric):
     """Whether only the part of the map counts that is evidence; else its signed values do."""
 
     quantity: str = option(
-        Quantity.PROBABILITY,
+        str(Quantity.PROBABILITY),
         "What is asked of the classifier: the class's probability, log-odds or logit, or what the explanation is "
         "about. The logit, where there is no such number, as of a segmentation.",
-        choices=(AS_EXPLAINED, *Quantity),
+        choices=QUANTITIES,
     )
 
     @abstractmethod
@@ -229,5 +243,5 @@ def _maps_of(case: Case, asked: Asked, *, ranks: bool) -> tuple[str, dict[str, M
         return f"Nothing in the map is {case.sign} evidence where the network looks.", {}
     if np.ptp(counts if ranks else own) == 0:
         return "The map has one value everywhere where the network looks, so that it tells no part from another.", {}
-    controls = {name: way * asked.on_input(values) for name, values in controls_of(case).items()}
+    controls = {name: way * asked.on_input(values) for name, values in case.controls.items()}
     return "", {EXPLANATION: own, **controls}

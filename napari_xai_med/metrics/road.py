@@ -14,11 +14,16 @@ from napari_xai_med.explainers.noise import generator, value_range
 from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.imputation import imputed, side_weights
-from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
+from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
 from napari_xai_med.metrics.probing import Make, Probe, Probing
 from napari_xai_med.metrics.removal import Step, Steps, levels_of
 from napari_xai_med.metrics.shares import checked_shares
 from napari_xai_med.options import option
+
+_FLAT = (
+    "Filling in voxels hardly changes the score, from {:.3g} to {:.3g} at least, whatever map they are chosen by, so "
+    "that nothing can be said."
+)
 
 
 @register
@@ -72,7 +77,10 @@ class Road(Probing):
             for name, value in zip(self.numbers, (most[k], least[k], (least[k] - most[k]) / 2), strict=True)
         ]
         gaps = dict(zip(probe.subjects, ((least - most) / 2).tolist(), strict=True))
-        verdict = against_controls("ROAD (higher is better)", gaps.pop(EXPLANATION), gaps, Better.HIGHER)
+        whole, lowest = float(found[0, 0]), float(found.min())
+        verdict = Verdict(_FLAT.format(whole, lowest))
+        if probe.is_enough(whole, lowest):
+            verdict = against_controls("ROAD (higher is better)", gaps.pop(EXPLANATION), gaps, Better.HIGHER)
         facts = {"shares": list(self.shares), "noise": self.noise}
         return Outcome(tuple(scores), (verdict,), (self._plot(probe, lines),), facts=facts)
 

@@ -14,7 +14,7 @@ from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
 from napari_xai_med.metrics.parts import all_sums, falls, parts_of, parts_option
-from napari_xai_med.metrics.probing import AS_EXPLAINED, Probe, WithBaselines
+from napari_xai_med.metrics.probing import AS_EXPLAINED, QUANTITIES, Probe, WithBaselines
 from napari_xai_med.metrics.shares import checked_shares
 from napari_xai_med.options import option
 
@@ -39,7 +39,7 @@ class SensitivityN(WithBaselines):
     quantity: str = option(
         AS_EXPLAINED,
         "What is asked of the classifier; as for deletion.",
-        choices=(AS_EXPLAINED, "logit", "log_odds", "probability"),
+        choices=QUANTITIES,
     )
     parts: int = parts_option()
     shares: tuple[float, ...] = option(
