@@ -15,6 +15,9 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.pipeline import predict_request
 from napari_xai_med.segments.choice import BODY, DRAWN
 
+ANSWERS_ALIKE = 0.1
+"""Change of the answer up to which the same explanation is to be expected."""
+
 _DRAWN = "The segments or the mask were drawn, and do not move with the image."
 
 

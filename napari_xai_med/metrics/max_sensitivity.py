@@ -9,7 +9,16 @@ from typing import ClassVar
 import numpy as np
 
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.asked_again import Answered, Changed, asked_of, noisy, shift_of, shifted, why_not_moved
+from napari_xai_med.metrics.asked_again import (
+    ANSWERS_ALIKE,
+    Answered,
+    Changed,
+    asked_of,
+    noisy,
+    shift_of,
+    shifted,
+    why_not_moved,
+)
 from napari_xai_med.metrics.base import Family, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
@@ -19,8 +28,6 @@ from napari_xai_med.options import option
 
 _COPIES = 20
 """Moved copies whose mean change is the control."""
-_ANSWERS_ALIKE = 0.1
-"""Change of the answer up to which the same explanation is to be expected."""
 
 
 def relative_change(one: Map, other: Map, inside: Mask | None = None) -> float:
@@ -132,7 +139,7 @@ def _scores(at: str, found: list[float], answer: float, control: float) -> list[
 def _verdict(at: str, most: float, answer: float, control: float) -> Verdict:
     numbers = f"by {most:.2f} of its size, where unrelated maps differ by {control:.2f}, and the answer by {answer:.3f}"
     sentence = f"With {at} the map changes at most {numbers}"
-    if answer > _ANSWERS_ALIKE:
+    if answer > ANSWERS_ALIKE:
         return Verdict(f"{sentence}: the answer itself is not stable, and its explanation can't be.")
     if most < control / 2:
         return Verdict(f"{sentence}: it is stable.", True)

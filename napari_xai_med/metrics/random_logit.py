@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.asked_again import asked_of
 from napari_xai_med.metrics.base import Family, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case
 from napari_xai_med.metrics.outcome import Better, Outcome, Score
 from napari_xai_med.metrics.parameter_randomisation import undefined
-from napari_xai_med.metrics.similarity_of_maps import similarities, why_not
+from napari_xai_med.metrics.similarity_of_maps import why_not
 from napari_xai_med.metrics.unrelated import Likeness
 from napari_xai_med.models.head import Head
 from napari_xai_med.options import option

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from napari_xai_med.metrics.case import Map
-from napari_xai_med.metrics.outcome import Better, Float, Score, Verdict
+from napari_xai_med.metrics.outcome import EXPLANATION, Better, Float, Score, Verdict
 from napari_xai_med.metrics.similarity_of_maps import (
     NAMES,
     Similarities,
@@ -163,13 +163,24 @@ class Likeness:
         return own + control
 
 
-def mean_score(name: str, found: Sequence[Similarities], **about: str) -> Score:
+def mean_score(
+    name: str,
+    found: Sequence[Similarities],
+    subject: str = EXPLANATION,
+    of: str = "",
+    at: str = "",
+    better: Better = Better.NEITHER,
+) -> Score:
     """The mean of one similarity with its confidence interval, or why there is none."""
     values = [value for each in found if not isinstance(value := each[name], str)]
-    if not values:
-        return Score(name, nan, next((str(each[name]) for each in found), "There is nothing to compare."), **about)
-    mean, low, high = mean_and_interval(values)
-    return Score(name, mean, low=low, high=high, **about)
+    mean, low, high, reason = nan, nan, nan, ""
+    if values:
+        mean, *interval = mean_and_interval(values)
+        # Student's t knows nothing of the range.
+        low, high = np.clip(interval, -1, 1)
+    else:
+        reason = next((str(each[name]) for each in found), "There is nothing to compare.")
+    return Score(name, mean, reason, subject=subject, of=of, at=at, better=better, low=low, high=high)
 
 
 def means(found: Sequence[Similarities]) -> list[float]:
