@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import nan
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from napari_xai_med.metrics.case import Map, Mask
+from napari_xai_med.metrics.case import Mask
+
+Real = TypeVar("Real", bound=np.floating[Any])
+Numbers = NDArray[np.floating[Any]]
 
 Similarities = dict[str, float | str]
 """By name: a number, or in one sentence why there is none."""
@@ -28,7 +32,7 @@ _WINDOW = 7
 """Voxels along each side of the window of structural similarity, as scikit-image has it."""
 
 
-def why_not(values: Map) -> str:
+def why_not(values: Numbers) -> str:
     """Why a map can't be compared with others, in one sentence; empty if it can."""
     if count := int(np.count_nonzero(~np.isfinite(values))):
         return f"{count} voxels of the map are not finite."
@@ -46,14 +50,14 @@ def thinned(values: NDArray[np.generic]) -> NDArray[np.generic]:
     return flat[(slice(None, None, step),) * flat.ndim]
 
 
-def rank_correlation(one: Map, other: Map) -> float | str:
+def rank_correlation(one: Numbers, other: Numbers) -> float | str:
     """Spearman's correlation between the values of two maps, or why there is none."""
     if reason := why_not(one) or why_not(other):
         return reason
     return float(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
-def similarities(one: Map, other: Map, inside: Mask | None = None) -> Similarities:
+def similarities(one: Numbers, other: Numbers, inside: Mask | None = None) -> Similarities:
     """How alike two maps are, by the measures of Adebayo et al. 2018.
 
     Parameters
@@ -130,7 +134,7 @@ def _gradients(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | 
     return float(np.corrcoef(found[0], found[1])[0, 1])
 
 
-def moved_copies(values: Map, number: int, seed: int) -> Iterator[Map]:
+def moved_copies(values: NDArray[Real], number: int, seed: int) -> Iterator[NDArray[Real]]:
     """The same map elsewhere: mirrored at random, and moved round by a quarter to three quarters of each axis.
 
     They have the map's own values and smoothness, but nothing to do with its place: what is as alike as they are is
@@ -138,7 +142,7 @@ def moved_copies(values: Map, number: int, seed: int) -> Iterator[Map]:
 
     Parameters
     ----------
-    values : ndarray of float32
+    values : ndarray of float
     number : int
     seed : int
 
@@ -152,14 +156,15 @@ def moved_copies(values: Map, number: int, seed: int) -> Iterator[Map]:
     for _ in range(number):
         mirrored = [axis for axis in axes if random.random() < 0.5]
         steps = [int(random.integers(max(n // 4, 1), max(n - n // 4, 2))) for n in values.shape if n > 1]
-        yield np.roll(np.flip(values, mirrored), steps, axes)
+        yield np.roll(np.flip(values, tuple(mirrored)), steps, axes)
 
 
-def mean_and_interval(values: list[float]) -> tuple[float, float, float]:
-    """The mean, and its 95 % confidence interval by Student's t; the latter NaN for fewer than two values."""
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and its 95 % confidence interval by Student's t; the latter NaN for fewer than three values."""
     from scipy.stats import sem, t
 
     mean = float(np.mean(values))
-    error = float(sem(values)) if len(values) > 1 else nan
-    half = error * float(t.ppf(0.975, len(values) - 1)) if len(values) > 1 else nan
+    if len(values) < 3:
+        return mean, nan, nan
+    half = float(sem(values) * t.ppf(0.975, len(values) - 1))
     return mean, mean - half, mean + half
