@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from napari_xai_med.record import Record
     from napari_xai_med.request import ExplainRequest
     from napari_xai_med.segments.choice import SegmentChoice
+    from napari_xai_med.targets import Targets
 
 METHOD, SEGMENTER = "gradcam", "slic"
 
@@ -42,6 +42,9 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
         metavar="CLASS",
         help="class to explain, by name or number, the most probable one by default; several from one pass by giving "
         "it again",
+    )
+    classes.add_argument(
+        "--top-classes", type=int, metavar="K", help="explain the K most probable classes, from one pass"
     )
     classes.add_argument("--each-class", action="store_true", help="explain all classes, from one pass")
     add_question(parser, METHOD)
@@ -150,8 +153,12 @@ def chosen_segments(options: argparse.Namespace) -> SegmentChoice | None:
     return replace(choice, options=chosen_options(options, _SEGMENTS), background=options.background)
 
 
-def _targets(options: argparse.Namespace) -> Sequence[str | None] | None:
-    """Which classes to explain; None for all of them."""
+def _targets(options: argparse.Namespace) -> Targets:
+    """Which classes to explain."""
+    from napari_xai_med.targets import MostProbable
+
+    if options.top_classes is not None:
+        return MostProbable(options.top_classes)
     return None if options.each_class else options.target or [None]
 
 
@@ -160,10 +167,10 @@ def explain_and_save(
     classifier: Classifier,
     request: ExplainRequest,
     folder: Path,
-    targets: Sequence[str | int | None] | None = (None,),
+    targets: Targets = (None,),
     bands: tuple[float, ...] = (),
 ) -> list[Attribution]:
-    """Write the results for some classes, or for all of them if None, and print what was written."""
+    """Write the results for some classes, and print what was written."""
     from napari_xai_med.explanation import explain_requests
     from napari_xai_med.io.results import save_results
 
