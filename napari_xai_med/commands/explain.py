@@ -31,6 +31,7 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
     from napari_xai_med.bands import DEFAULT_EDGES
     from napari_xai_med.explainers.base import explainers
     from napari_xai_med.models.precision import Precision
+    from napari_xai_med.segments.best import Best
 
     parser = commands.add_parser("explain", help="write heatmap, figure and record of an explanation")
     parser.set_defaults(run=_explain)
@@ -65,6 +66,15 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
         default=(),
         metavar="N,N",
         help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
+    )
+    parser.add_argument(
+        "--best", type=int, metavar="N", help="also write a mask of the N segments that contribute most"
+    )
+    parser.add_argument(
+        "--best-of",
+        choices=list(map(str, Best)),
+        default=str(Best.LARGEST),
+        help="by absolute value, or only those that speak for the class, or against it (%(default)s)",
     )
     add_method(parser, method, segmenter)
 
@@ -139,8 +149,22 @@ def _explain(options: argparse.Namespace) -> int:
         preprocessing=steps,
         segments=chosen_segments(options),
     )
-    explain_and_save(image, classifier, request, options.out, _targets(options), options.bands)
+    explain_and_save(image, classifier, request, options.out, _targets(options), options.bands, _best(options, request))
     return 0
+
+
+def _best(options: argparse.Namespace, request: ExplainRequest) -> tuple[int, str] | None:
+    """How many of the best segments are to be written, and by what; checked before the map is computed."""
+    from napari_xai_med.explainers.base import explainers
+
+    if options.best is None:
+        return None
+    known = explainers()
+    if not any(name in known and known[name].uses_segments for name in (request.method, request.minus)):
+        raise InputError(f"{known[request.method].title} does not explain by segments; leave --best out.")
+    if options.best < 1:
+        raise InputError(f"The best {options.best} segments are none; give --best at least 1.")
+    return options.best, options.best_of
 
 
 def chosen_segments(options: argparse.Namespace) -> SegmentChoice | None:
@@ -169,6 +193,7 @@ def explain_and_save(
     folder: Path,
     targets: Targets = (None,),
     bands: tuple[float, ...] = (),
+    best: tuple[int, str] | None = None,
 ) -> list[Attribution]:
     """Write the results for some classes, and print what was written."""
     from napari_xai_med.explanation import explain_requests
@@ -183,7 +208,7 @@ def explain_and_save(
             if notice not in told:
                 print(f"Note: {notice}")
         told.update(attribution.notices)
-        files = save_results(image, attribution, folder, bands)
+        files = save_results(image, attribution, folder, bands, best=best)
         print(f"{attribution.full_title} for {attribution.about}:")
         for path in files.written:
             print(f"  {path}")
@@ -202,7 +227,8 @@ def _rerun(options: argparse.Namespace) -> int:
         )
     image, classifier = load_recorded(options, record)
     request = record.explain_request
-    (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands)
+    best = _best(options, request)
+    (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands, best)
     same = attribution.record.result["sha256"] == record.result["sha256"]
     print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
     return 0 if same else 1
