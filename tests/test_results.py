@@ -196,6 +196,8 @@ def test_an_estimate_is_marked_and_is_not_computed_again(tmp_path: Path, capsys:
     [
         ("gradcam", "slic", "Grad-CAM does not explain by segments; leave"),
         ("segment_occlusion", {"labels": np.ones((128, 128), int), "numbr": 5}, "Drawn segments have no numbr; leave"),
+        # The next number would become this one.
+        ("segment_occlusion", np.full((128, 128), 2**24 + 1), "labels of 16777216 or more, which can't be told apart"),
     ],
 )
 def test_what_would_be_ignored_is_told(method: str, segments: Any, sentence: str) -> None:
