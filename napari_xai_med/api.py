@@ -15,10 +15,10 @@ from napari_xai_med.api_inputs import (
     classifier_of,
     entries_of,
     image_of,
+    request_of,
 )
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError
-from napari_xai_med.explainers.base import preset_options
 from napari_xai_med.explanation import explain_request, explain_requests
 from napari_xai_med.image import Image
 from napari_xai_med.inside import maps_of_layer
@@ -29,7 +29,8 @@ from napari_xai_med.models.devices import AUTO
 from napari_xai_med.options import with_options
 from napari_xai_med.pipeline import predict_request
 from napari_xai_med.request import ExplainRequest
-from napari_xai_med.segmenting import AnyLabels, AnySegments, choice_of
+from napari_xai_med.segmenting import AnyLabels, AnySegments
+from napari_xai_med.targets import MostProbable
 
 
 def predict(
@@ -156,23 +157,20 @@ def explain(
     """
     chosen = image_of(image)
     known = classifier_of(classifier, chosen, device)
-    choice, regions = choice_of(segments, mask, chosen)
-    request = ExplainRequest(
-        method,
-        {**preset_options(method, preset), **options},
-        target,
-        against,
-        quantity,
-        opposite,
-        minus,
-        precision,
-        plane,
-        slice,
-        entries_of(preprocessing, known),
-        choice,
+    request, regions = request_of(
+        (chosen, known),
+        (method, preset, options),
+        (segments, mask, preprocessing),
+        target=target,
+        against=against,
+        quantity=quantity,
+        opposite=opposite,
+        minus=minus,
+        precision=precision,
+        plane=plane,
+        slice=slice,
     )
-    job = Job(progress, cancel, partial=partial)
-    return explain_request(chosen, known, request, job, regions)
+    return explain_request(chosen, known, request, Job(progress, cancel, partial=partial), regions)
 
 
 def explain_all(
@@ -181,6 +179,7 @@ def explain_all(
     method: str = "gradcam",
     *,
     targets: Sequence[str | int | None] | None = None,
+    top_classes: int = 0,
     against: str | int | None = None,
     quantity: str = "logit",
     opposite: bool = False,
@@ -206,6 +205,8 @@ def explain_all(
         As for `predict`.
     targets : sequence of str, int or None, optional
         The classes to explain, by name or index; all of them by default.
+    top_classes : int
+        In place of `targets` the so many most probable classes; 0 not to.
     method, against, quantity, opposite, minus, precision, segments, mask, preset, partial, **options
         As for `explain`.
 
@@ -221,23 +222,22 @@ def explain_all(
     """
     chosen = image_of(image)
     known = classifier_of(classifier, chosen, device)
-    choice, regions = choice_of(segments, mask, chosen)
-    request = ExplainRequest(
-        method,
-        {**preset_options(method, preset), **options},
-        None,
-        against,
-        quantity,
-        opposite,
-        minus,
-        precision,
-        plane,
-        slice,
-        entries_of(preprocessing, known),
-        choice,
+    request, regions = request_of(
+        (chosen, known),
+        (method, preset, options),
+        (segments, mask, preprocessing),
+        against=against,
+        quantity=quantity,
+        opposite=opposite,
+        minus=minus,
+        precision=precision,
+        plane=plane,
+        slice=slice,
     )
-    job = Job(progress, cancel, partial=partial)
-    return explain_requests(chosen, known, request, targets, job, regions)
+    if top_classes and targets is not None:
+        raise InputError("Name the classes, or say how many of the most probable ones, but not both.")
+    wanted = MostProbable(top_classes) if top_classes else targets
+    return explain_requests(chosen, known, request, wanted, Job(progress, cancel, partial=partial), regions)
 
 
 def feature_maps(

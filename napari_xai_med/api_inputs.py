@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_xai_med.channels import stack_channels
+from napari_xai_med.explainers.base import preset_options
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
 from napari_xai_med.models import load_model
@@ -18,6 +19,8 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.module import classifier_from_module
 from napari_xai_med.preprocessing.base import Step
 from napari_xai_med.preprocessing.presets import preset as steps_of
+from napari_xai_med.request import ExplainRequest
+from napari_xai_med.segmenting import AnyLabels, AnySegments, Regions, choice_of
 
 OneImage = Image | str | Path | NDArray[np.generic]
 AnyImage = OneImage | Sequence[OneImage]
@@ -54,3 +57,28 @@ def classifier_of(
             classifier, input_shape=input_shape or (() if image is None else image.data.shape)
         )
     return load_model(classifier, device=device)
+
+
+def request_of(
+    asked: tuple[Image, Classifier],
+    method: tuple[str, str, Mapping[str, Any]],
+    parts: tuple[AnySegments | None, AnyLabels | None, AnyPreprocessing | None],
+    **question: Any,
+) -> tuple[ExplainRequest, Regions]:
+    """The request that a script makes, and the label maps in memory that it means.
+
+    Parameters
+    ----------
+    asked : (Image, Classifier)
+    method : (str, str, mapping)
+        Its name, a preset and the options on top of that.
+    parts : tuple
+        Segments, mask and preprocessing; see `napari_xai_med.explain`.
+    **question
+        What else is asked; see `ExplainRequest`.
+    """
+    (image, classifier), (name, preset, options), (segments, mask, preprocessing) = asked, method, parts
+    choice, regions = choice_of(segments, mask, image)
+    chosen = {**preset_options(name, preset), **options}
+    entries = entries_of(preprocessing, classifier)
+    return ExplainRequest(name, chosen, preprocessing=entries, segments=choice, **question), regions

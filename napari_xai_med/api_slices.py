@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from napari_xai_med.api_inputs import AnyClassifier, AnyImage, AnyPreprocessing, classifier_of, entries_of, image_of
+from napari_xai_med.api_inputs import (
+    AnyClassifier,
+    AnyImage,
+    AnyPreprocessing,
+    classifier_of,
+    entries_of,
+    image_of,
+    request_of,
+)
 from napari_xai_med.attribution import Attribution
-from napari_xai_med.explainers.base import preset_options
 from napari_xai_med.grid import Reorientation
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.job import CancelToken, Job, Progress
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.devices import AUTO
 from napari_xai_med.request import ExplainRequest
-from napari_xai_med.segmenting import AnyLabels, AnySegments, choice_of, in_memory
+from napari_xai_med.segmenting import AnyLabels, AnySegments, in_memory
 from napari_xai_med.segments.choice import GIVEN
 from napari_xai_med.slice_pipeline import METHOD, ExplainedSlices, SliceChoice, Slices, find_slices
 from napari_xai_med.slice_pipeline import explain_slices as carry_out
@@ -143,16 +150,14 @@ def explain_slices(
     asked = ExplainRequest(volume_method, volume_options or {}, volume_target)
     volume = _volume(volume_classifier, asked, volume_preprocessing, chosen, device)
     known = classifier_of(slice_classifier, None, device, _slice_shape(chosen, plane))
-    parts, regions = choice_of(segments, mask, chosen)
-    request = ExplainRequest(
-        method,
-        {**preset_options(method, preset), **options},
-        target,
-        against,
-        quantity,
-        opposite,
-        preprocessing=entries_of(preprocessing, known),
-        segments=parts,
+    request, regions = request_of(
+        (chosen, known),
+        (method, preset, options),
+        (segments, mask, preprocessing),
+        target=target,
+        against=against,
+        quantity=quantity,
+        opposite=opposite,
     )
     show = None if partial is None else lambda found: partial(list(found.attributions))
     job = Job(progress, cancel, partial=show)

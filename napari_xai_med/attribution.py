@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Float, Grid, Reorientation
 
 if TYPE_CHECKING:
@@ -112,6 +113,31 @@ class Attribution:
         """The network's layer that was chosen, or how many of them were; empty if it was left to the method."""
         chosen = self.record.request["options"].get("layers", ())
         return chosen[0] if len(chosen) == 1 else f"{len(chosen)} layers" if chosen else ""
+
+    def best_segments(self, count: int, which: str = "largest") -> NDArray[np.int32]:
+        """A mask of the segments that contribute most, each with its number, 0 elsewhere.
+
+        Parameters
+        ----------
+        count : int
+            How many; there may be fewer.
+        which : {"largest", "supporting", "against"}
+            By the absolute value of their contributions, or only those that speak for the class, or against it.
+
+        Returns
+        -------
+        ndarray of int32, shape `grid.shape`
+
+        Raises
+        ------
+        InputError
+            If the method does not explain by segments, or the count or the word is not one that can be.
+        """
+        from napari_xai_med.segments.best import best_of
+
+        if self.segments is None:
+            raise InputError(f"{self.title} does not explain by segments, so that there are no best ones.")
+        return best_of(self.segments.labels, self.segments.table, count, which)
 
     def stopped(self) -> Attribution:
         """The same as an estimate that was not finished, which its record tells."""

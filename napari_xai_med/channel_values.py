@@ -21,7 +21,7 @@ from napari_xai_med.explainers.base import Question
 from napari_xai_med.explainers.baselines import OneBaseline
 from napari_xai_med.explainers.batches import FEWER
 from napari_xai_med.explainers.masked import Play, limit_option
-from napari_xai_med.explanation import inputs_of, target_of
+from napari_xai_med.explanation import inputs_of
 from napari_xai_med.games.base import Float
 from napari_xai_med.games.exact import PLAYERS, exact_estimate
 from napari_xai_med.grid import Grid
@@ -31,11 +31,12 @@ from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
 from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.run import prediction_from
-from napari_xai_med.models.target import AnyTarget
+from napari_xai_med.models.target import AnyTarget, Target
 from napari_xai_med.options import values_of, with_options
 from napari_xai_med.record import Record, record_of
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked, where_it_can
+from napari_xai_med.targets import Targets, targets_of
 from napari_xai_med.windows import asking
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def contributions(
     image: Image,
     classifier: Classifier,
     request: ExplainRequest,
-    targets: Sequence[str | int | None] | None,
+    targets: Targets,
     job: Job,
     names: Sequence[str] = (),
     files: Sequence[str] = (),
@@ -164,15 +165,12 @@ def contributions(
     """
     how = with_options(ChannelValues, ChannelValues.title, request.options)
     known = as_asked(classifier, request)
-    if targets is None:
-        other = None if request.against is None else known.find_class(request.against)
-        targets = [name for index, name in enumerate(known.class_names) if index != other]
-    if not targets:
-        raise InputError("Nothing is to be explained; name a class, or leave the classes out for all of them.")
-    requests = [replace(request, target=target) for target in targets]
+    wanted = targets_of(known, request, targets)
     with torch.no_grad():
         named = (names, files or [image.name, *(Path(other).name.split(".")[0] for other in image.others)])
-        found, notices = where_it_can(known, lambda chosen: _contributions(image, chosen, how, requests, named, job))
+        found, notices = where_it_can(
+            known, lambda chosen: _contributions(image, chosen, how, (request, wanted), named, job)
+        )
     return replace(found, notices=(*found.notices, *notices))
 
 
@@ -180,12 +178,11 @@ def _contributions(
     image: Image,
     classifier: Classifier,
     how: ChannelValues,
-    requests: list[ExplainRequest],
+    asked: tuple[ExplainRequest, list[Target]],
     names: tuple[Sequence[str], Sequence[str]],
     job: Job,
 ) -> ChannelContributions:
-    start, request = perf_counter(), requests[0]
-    targets = [target_of(classifier, each) for each in requests]
+    start, (request, targets) = perf_counter(), asked
     job.step(0.0, "Preprocessing")
     section = Section.choose(image, classifier, request)
     network_input = classifier.prepare(section.image)

@@ -30,7 +30,7 @@ from napari_xai_med.models.guards import doubts
 from napari_xai_med.models.head import Answer
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.run import prediction_from
-from napari_xai_med.models.target import Quantity, Target
+from napari_xai_med.models.target import Target
 from napari_xai_med.on_image import difference_of, labels_on_image, on_image
 from napari_xai_med.options import option_fields, shared_options, values_of
 from napari_xai_med.record import record_of
@@ -41,6 +41,7 @@ from napari_xai_med.segmenting import Regions, segments_of
 from napari_xai_med.segments.base import Segments
 from napari_xai_med.segments.choice import SegmentChoice
 from napari_xai_med.segments.table import contributions_table
+from napari_xai_med.targets import Targets, targets_of
 
 _DIFFERENCE = "{} minus {}"
 _SHOW_EVERY = 0.1
@@ -75,7 +76,7 @@ def explain_requests(
     image: Image,
     classifier: Classifier,
     request: ExplainRequest,
-    targets: Sequence[str | int | None] | None,
+    targets: Targets,
     job: Job,
     regions: Regions | None = None,
 ) -> list[Attribution]:
@@ -87,8 +88,8 @@ def explain_requests(
     classifier : Classifier
     request : ExplainRequest
         Its own target does not count.
-    targets : sequence of str, int or None, optional
-        Classes; all of them by default, but for the one that they are explained against.
+    targets : sequence of str, int or None, or MostProbable, optional
+        Classes; all of them if None, but for the one that they are explained against.
     job : Job
         Its `partial` gets the attributions so far, of methods that come to them by and by.
     regions : Regions, optional
@@ -100,25 +101,18 @@ def explain_requests(
         If there is no class, or the request can't be carried out.
     """
     known = as_asked(classifier, request)
-    if targets is None:
-        # No class stands against itself.
-        other = None if request.against is None else known.find_class(request.against)
-        targets = [name for index, name in enumerate(known.class_names) if index != other]
-    if not targets:
-        raise InputError("Nothing is to be explained; name a class, or leave the classes out for all of them.")
-    requests = [replace(request, target=target) for target in targets]
+    wanted = targets_of(known, request, targets)
     # Also where the caller has switched gradients off.
     with torch.inference_mode(False), torch.enable_grad():
         attributions, notices = where_it_can(
-            known, partial(_explain, image, requests=requests, regions=regions or Regions(), job=job)
+            known, partial(_explain, image, request=request, targets=wanted, regions=regions or Regions(), job=job)
         )
     return [replace(each, notices=(*each.notices, *notices)) for each in attributions]
 
 
 def _explain(
-    image: Image, classifier: Classifier, requests: list[ExplainRequest], regions: Regions, job: Job
+    image: Image, classifier: Classifier, request: ExplainRequest, targets: list[Target], regions: Regions, job: Job
 ) -> list[Attribution]:
-    request = requests[0]
     chosen = make_explainer(request.method, request.options)
     pairs = [(one, _other(request, one)) for one in chosen.each()]
     averaged = chosen.each() == (chosen,) and len(values_of(chosen).get("layers", ())) > 1
@@ -134,7 +128,6 @@ def _explain(
         raise InputError(
             f"{chosen.title} does not explain by segments; leave segments and mask out, or choose another method."
         )
-    targets = [target_of(classifier, each) for each in requests]
     section = Section.choose(image, classifier, request)
     job.step(0.0, "Preprocessing")
     asked = _Asked(image, classifier, request, section, classifier.prepare(section.image), regions)
@@ -155,18 +148,6 @@ def _other(request: ExplainRequest, explainer: Explainer) -> Explainer | None:
         return make_explainer(request.minus, {})
     other = explainers()[request.minus]
     return make_explainer(request.minus, shared_options(other, values_of(explainer)))
-
-
-def target_of(classifier: Classifier, request: ExplainRequest) -> Target:
-    """What of a classifier's answer a request asks about."""
-    target = Target(
-        None if request.target is None else classifier.find_class(request.target),
-        None if request.against is None else classifier.find_class(request.against),
-        Quantity(request.quantity),
-        request.opposite,
-    )
-    target.check(classifier.head)
-    return target
 
 
 def _attributions(

@@ -16,7 +16,7 @@ from napari_xai_med.io import read_image
 from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
 from napari_xai_med.segmenting import Regions
 from napari_xai_med.segments.base import Labels
-from napari_xai_med.segments.best import Best, best_segments, only, painted
+from napari_xai_med.segments.best import Best, best_of, painted
 from napari_xai_med.segments.choice import GIVEN, SegmentChoice
 
 
@@ -87,7 +87,7 @@ class LayerSegments:
 
     def best(self, count: int, which: Best) -> Labels:
         """The labels of the best segments alone."""
-        return only(self.labels, best_segments(self.table["contribution"].to_numpy()[1:], count, which))
+        return best_of(self.labels, self.table, count, which)
 
 
 def segments_to_layer(view: LayerView, segments: SegmentMap, grid: Grid, name: str) -> LayerTuple:

@@ -27,6 +27,10 @@ from napari_xai_med.segments.given import given_segments
 from napari_xai_med.segments.table import segments_table
 
 
+_EXACT = 2**24
+"""Images hold float32, which has all whole numbers below this one."""
+
+
 @dataclass(frozen=True)
 class Regions:
     """Label maps in memory that a request means.
@@ -190,6 +194,10 @@ def _on_input(
     whole = np.rint(found.data[0])
     if not np.array_equal(whole, found.data[0]):
         raise InputError(f"The {what} {found.name} holds values that are no whole numbers; choose a label map.")
+    if what == "labels" and np.abs(whole).max() >= _EXACT:
+        raise InputError(
+            f"{found.name} has labels of {_EXACT} or more, which can't be told apart; number its segments from 1 on."
+        )
     grid = grid_in_world(image, section, to_image, shape)
     placed = resample_nearest(whole.astype(np.int64), np.linalg.inv(found.grid.affine) @ grid.affine, grid.shape)
     return cast("NDArray[np.int64]", placed.reshape(shape))

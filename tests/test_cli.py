@@ -9,9 +9,10 @@ import pytest
 from helpers import FEW_MASKED
 from PIL import Image as Picture
 
-from napari_xai_med import load_model
+from napari_xai_med import explain_all, load_model
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.cli import main
+from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import explainers
 from napari_xai_med.options import option_fields
 from napari_xai_med.samples import sample_files
@@ -92,6 +93,24 @@ def test_layers_one_by_one_have_files_of_their_own(tmp_path: Path, capsys: pytes
     assert (tmp_path / "chest_ct_lesion_gradcam-2-layers_ground-glass.nii.gz").is_file()
 
 
+def test_the_most_probable_classes_from_one_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("explain", "slice_nodule", "--model", "chest_ct_2d", "--out", tmp_path)
+    code, out, _ = run(capsys, *command, "--top-classes", "2")
+    assert code == 0
+    first, second, last = [line.split("  ")[1] for line in out.splitlines() if line.startswith("  ")][:3]
+    # Each can be computed again by itself.
+    for name in (first, second):
+        record = tmp_path / f"slice_nodule_gradcam_{name.replace(' ', '-')}.json"
+        assert run(capsys, "explain", "--record", record, "--out", tmp_path / "again")[0] == 0
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    found = explain_all(sample_files("slice_nodule")[0], "chest_ct_2d", top_classes=2)
+    assert [each.class_name for each in found] == [first, second]
+    against = explain_all(sample_files("slice_nodule")[0], "chest_ct_2d", top_classes=5, against=first)
+    assert [each.class_name for each in against] == [second, last]
+    with pytest.raises(InputError, match="but not both"):
+        explain_all(sample_files("slice_nodule")[0], "chest_ct_2d", targets=[first], top_classes=2)
+
+
 def test_a_record_computes_the_same_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "explain", LESION, "--model", "chest_ct_3d", "--out", tmp_path)[0] == 0
     record = tmp_path / "chest_ct_lesion_gradcam_ground-glass.json"
@@ -136,6 +155,7 @@ def test_a_slice_of_a_volume_by_a_2d_classifier(tmp_path: Path, capsys: pytest.C
         (("predict", "slice_nodule", "--model", "chest_ct_3d"), 2, "takes 3D images"),
         (("explain", LESION, "--model", "chest_ct_3d", "--target", "cat"), 2, "has no class 'cat'"),
         (("explain", LESION, "--model", "chest_ct_3d", "--layers", "cat"), 2, "no feature maps at layer 'cat'"),
+        (("explain", LESION, "--model", "chest_ct_3d", "--top-classes", "0"), 2, "give at least 1"),
         (("explain", "--out", "x"), 2, "Give an image and --model"),
         (("explain", "nothing.nii", "--model", "chest_ct_3d", "--bands", "0.7,0.3"), 2, "can't be the edges of bands"),
         (("explain", "--record", "nothing.json"), 2, "There is no record nothing.json"),

@@ -144,6 +144,42 @@ def test_best_segments() -> None:
     assert not only(labels, np.array([], int)).any()
 
 
+def test_the_best_segments_are_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, classifier, request = asked("picture", FEW)
+    found = explain_request(image, classifier, request, Job())
+    assert found.segments is not None
+    table = found.segments.table.iloc[1:]
+    rising = table.sort_values("contribution").segment.tolist()
+    for which, expected in {"supporting": rising[-2:], "against": rising[:1]}.items():
+        kept = found.best_segments(len(expected), which)
+        np.testing.assert_array_equal(
+            kept, np.where(np.isin(found.segments.labels, expected), found.segments.labels, 0)
+        )
+    words = ["explain", str(image.source), "--model", "chest_ct_2d", "--method", "segment_occlusion"]
+    words += ["--segments-number", "6", "--out", str(tmp_path), "--best", "2"]
+    assert main([*words, "--best-of", "supporting"]) == 0
+    (file,) = tmp_path.glob("*_best.nii.gz")
+    saved = read_image(file).data[0].reshape(found.values.shape)
+    np.testing.assert_array_equal(saved, found.best_segments(2, "supporting"))
+    # The same of a record, and nothing that can't be.
+    assert main(["explain", "--record", str(next(tmp_path.glob("*.json"))), "--best", "3", "--out", str(tmp_path)]) == 0
+    assert len(np.unique(read_image(file).data)) == 4
+    for wrong, sentence in {
+        ("--best", "0"): "give --best at least 1",
+        ("--best", "2", "--method", "gradcam"): "does not explain by segments; leave --best out",
+    }.items():
+        assert main([*words[:4], "--method", "segment_occlusion", *wrong]) == 2
+        assert sentence in capsys.readouterr().err
+    for count, which, sentence in (
+        (0, "largest", "at least 1"),
+        (1, "bst", "choose one of largest, supporting, against"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            found.best_segments(count, which)
+    with pytest.raises(InputError, match="does not explain by segments"):
+        explain(image, classifier).best_segments(1)
+
+
 def test_an_estimate_is_marked_and_is_not_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image, classifier, request = asked("picture", FEW)
     seen: list[Any] = []
@@ -160,6 +196,8 @@ def test_an_estimate_is_marked_and_is_not_computed_again(tmp_path: Path, capsys:
     [
         ("gradcam", "slic", "Grad-CAM does not explain by segments; leave"),
         ("segment_occlusion", {"labels": np.ones((128, 128), int), "numbr": 5}, "Drawn segments have no numbr; leave"),
+        # The next number would become this one.
+        ("segment_occlusion", np.full((128, 128), 2**24 + 1), "labels of 16777216 or more, which can't be told apart"),
     ],
 )
 def test_what_would_be_ignored_is_told(method: str, segments: Any, sentence: str) -> None:

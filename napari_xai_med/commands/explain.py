@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from napari_xai_med.record import Record
     from napari_xai_med.request import ExplainRequest
     from napari_xai_med.segments.choice import SegmentChoice
+    from napari_xai_med.targets import Targets
 
 METHOD, SEGMENTER = "gradcam", "slic"
 
@@ -31,6 +31,7 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
     from napari_xai_med.bands import DEFAULT_EDGES
     from napari_xai_med.explainers.base import explainers
     from napari_xai_med.models.precision import Precision
+    from napari_xai_med.segments.best import Best
 
     parser = commands.add_parser("explain", help="write heatmap, figure and record of an explanation")
     parser.set_defaults(run=_explain)
@@ -42,6 +43,9 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
         metavar="CLASS",
         help="class to explain, by name or number, the most probable one by default; several from one pass by giving "
         "it again",
+    )
+    classes.add_argument(
+        "--top-classes", type=int, metavar="K", help="explain the K most probable classes, from one pass"
     )
     classes.add_argument("--each-class", action="store_true", help="explain all classes, from one pass")
     add_question(parser, METHOD)
@@ -62,6 +66,15 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
         default=(),
         metavar="N,N",
         help="also write which voxels lie between these shares of the maximum, such as 0.3,0.7",
+    )
+    parser.add_argument(
+        "--best", type=int, metavar="N", help="also write a mask of the N segments that contribute most"
+    )
+    parser.add_argument(
+        "--best-of",
+        choices=list(map(str, Best)),
+        default=str(Best.LARGEST),
+        help="by absolute value, or only those that speak for the class, or against it (%(default)s)",
     )
     add_method(parser, method, segmenter)
 
@@ -136,8 +149,22 @@ def _explain(options: argparse.Namespace) -> int:
         preprocessing=steps,
         segments=chosen_segments(options),
     )
-    explain_and_save(image, classifier, request, options.out, _targets(options), options.bands)
+    explain_and_save(image, classifier, request, options.out, _targets(options), options.bands, _best(options, request))
     return 0
+
+
+def _best(options: argparse.Namespace, request: ExplainRequest) -> tuple[int, str] | None:
+    """How many of the best segments are to be written, and by what; checked before the map is computed."""
+    from napari_xai_med.explainers.base import explainers
+
+    if options.best is None:
+        return None
+    known = explainers()
+    if not any(name in known and known[name].uses_segments for name in (request.method, request.minus)):
+        raise InputError(f"{known[request.method].title} does not explain by segments; leave --best out.")
+    if options.best < 1:
+        raise InputError(f"The best {options.best} segments are none; give --best at least 1.")
+    return options.best, options.best_of
 
 
 def chosen_segments(options: argparse.Namespace) -> SegmentChoice | None:
@@ -150,8 +177,12 @@ def chosen_segments(options: argparse.Namespace) -> SegmentChoice | None:
     return replace(choice, options=chosen_options(options, _SEGMENTS), background=options.background)
 
 
-def _targets(options: argparse.Namespace) -> Sequence[str | None] | None:
-    """Which classes to explain; None for all of them."""
+def _targets(options: argparse.Namespace) -> Targets:
+    """Which classes to explain."""
+    from napari_xai_med.targets import MostProbable
+
+    if options.top_classes is not None:
+        return MostProbable(options.top_classes)
     return None if options.each_class else options.target or [None]
 
 
@@ -160,10 +191,11 @@ def explain_and_save(
     classifier: Classifier,
     request: ExplainRequest,
     folder: Path,
-    targets: Sequence[str | int | None] | None = (None,),
+    targets: Targets = (None,),
     bands: tuple[float, ...] = (),
+    best: tuple[int, str] | None = None,
 ) -> list[Attribution]:
-    """Write the results for some classes, or for all of them if None, and print what was written."""
+    """Write the results for some classes, and print what was written."""
     from napari_xai_med.explanation import explain_requests
     from napari_xai_med.io.results import save_results
 
@@ -176,7 +208,7 @@ def explain_and_save(
             if notice not in told:
                 print(f"Note: {notice}")
         told.update(attribution.notices)
-        files = save_results(image, attribution, folder, bands)
+        files = save_results(image, attribution, folder, bands, best=best)
         print(f"{attribution.full_title} for {attribution.about}:")
         for path in files.written:
             print(f"  {path}")
@@ -195,7 +227,8 @@ def _rerun(options: argparse.Namespace) -> int:
         )
     image, classifier = load_recorded(options, record)
     request = record.explain_request
-    (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands)
+    best = _best(options, request)
+    (attribution,) = explain_and_save(image, classifier, request, options.out, [request.target], options.bands, best)
     same = attribution.record.result["sha256"] == record.result["sha256"]
     print("The map equals the recorded one bit for bit." if same else "The map DIFFERS from the recorded one.")
     return 0 if same else 1

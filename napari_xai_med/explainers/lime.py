@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.library_shap import SEEDS
 from napari_xai_med.explainers.segmented import SegmentExplainer
@@ -23,6 +24,12 @@ _ALPHA = 1.0
 """Of the ridge regression, as lime has it."""
 _GOOD_FIT = 0.5
 
+_ONE_BY_ONE = ("forward_selection", "lasso_path")
+"""Selections that never fit all segments at once."""
+_TOO_FEW = (
+    "LIME can't tell {} segments apart by {} samples; take at least {} samples, better ten for each segment, or make "
+    "fewer segments."
+)
 _POOR_FIT = (
     "LIME's linear model explains {:.0%} of what the masked images' scores differ by (R2 {:.2f}): segments act "
     "together, so that no weight for each tells how; choose another number of segments, or Shapley values."
@@ -91,6 +98,8 @@ class Lime(SegmentExplainer):
 
     def estimates(self, game: ImageGame) -> Iterator[Estimate]:
         """A regression on the first samples, and again whenever these are twice as many; see `SegmentExplainer`."""
+        if self.samples <= game.players and self.feature_selection not in _ONE_BY_ONE:
+            raise InputError(_TOO_FEW.format(game.players, self.samples, game.players + 1))
         masks = self._masks(game.players)
         game.expected = self.samples + 2
         # The cosine distance between a mask and the one of all segments.

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.segmented import SegmentExplainer
 from napari_xai_med.games.base import Coalitions, Estimate, Float
@@ -17,6 +18,9 @@ from napari_xai_med.games.owen import owen
 from napari_xai_med.options import option
 
 _PER_SEGMENT = 20
+_MOST = 10_000
+"""Segments whose tree is 2 GB large."""
+_TOO_MANY = "The tree of {} segments takes more memory than most computers have; make at most {} segments."
 
 _NOT_SPLIT = (
     "{} evaluations were not enough to tell all segments apart: those of a group that was not split share what it "
@@ -53,6 +57,8 @@ class OwenValues(SegmentExplainer):
     def estimates(self, game: ImageGame) -> Iterator[Estimate]:
         """Groups that are split one after the other; see `SegmentExplainer`."""
         assert game.tree is not None
+        if game.players > _MOST:
+            raise InputError(_TOO_MANY.format(game.players, _MOST))
         budget, tree = self.evaluations or max(_PER_SEGMENT * game.players, 4), game.tree()
         game.expected = budget * len(game.targets)
         # Each class by itself: with groups that another one needs, its values would depend on what else is asked.

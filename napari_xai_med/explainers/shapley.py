@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import register
 from napari_xai_med.explainers.segmented import SegmentExplainer
 from napari_xai_med.games.base import Estimate
@@ -17,6 +18,12 @@ from napari_xai_med.options import option
 
 _PER_SEGMENT = 20
 """Evaluations for each segment, if the user says nothing: about 1 % of error in most games."""
+_MOST = 40_000
+"""Evaluations that can be put together: several matrices of half as many rows and columns, of 3 GB each."""
+_TOO_MANY = (
+    "Shapley values of {} segments by {} evaluations would take hours and more memory than most computers have; make "
+    "fewer segments, allow at most {} evaluations, or choose Owen values, which go from coarse to fine."
+)
 
 
 @register
@@ -68,5 +75,7 @@ class ShapleyValues(SegmentExplainer):
         # The first estimate needs two for each segment and two more.
         budget = self.evaluations or max(_PER_SEGMENT * n, 2 * n + 2)
         game.expected = min(budget, 2**n)
+        if game.expected > _MOST:
+            raise InputError(_TOO_MANY.format(n, budget, _MOST))
         for estimate in regression(game, StopRule(budget, self.top, self.tolerance), self.seed):
             yield self.ranked(replace(estimate, facts={**estimate.facts, "settled": estimate.settled}))

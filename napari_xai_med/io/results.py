@@ -30,6 +30,8 @@ class ResultFiles:
         NIfTI labels of bands, if asked for.
     segments, table : Path, optional
         NIfTI labels and CSV of the segments, of methods that explain by these.
+    best : Path, optional
+        NIfTI labels of the best of these, if asked for.
     labels, mask : Path, optional
         NIfTI labels of what was drawn in memory.
     """
@@ -40,6 +42,7 @@ class ResultFiles:
     bands: Path | None = None
     segments: Path | None = None
     table: Path | None = None
+    best: Path | None = None
     labels: Path | None = None
     mask: Path | None = None
 
@@ -75,6 +78,7 @@ def save_results(
     folder: str | Path,
     bands: Sequence[float] = (),
     regions: Regions | None = None,
+    best: tuple[int, str] | None = None,
 ) -> ResultFiles:
     """Write heatmap, figure of orthogonal views and record into a folder, and the segments if there are any.
 
@@ -90,11 +94,13 @@ def save_results(
         Edges of intensity bands that are to be written as labels; see `band_labels`. None by default.
     regions : Regions, optional
         What was drawn in memory; it is written as well, and the record names these files.
+    best : (int, str), optional
+        How many of the best segments are to be written as a mask, and by what; see `Attribution.best_segments`.
 
     Raises
     ------
     InputError
-        If the folder can't be written.
+        If the folder can't be written, or there are no such bands or segments.
     """
     from napari_xai_med.figures import three_views
 
@@ -102,6 +108,7 @@ def save_results(
     stem = file_stem(image, attribution)
     files = ResultFiles(*(target / f"{stem}{suffix}" for suffix in (".nii.gz", ".png", ".json")))
     labels = band_labels(attribution.values, bands, signed=attribution.signed) if bands else None
+    chosen = None if best is None else attribution.best_segments(*best)
     try:
         target.mkdir(parents=True, exist_ok=True)
         save_nifti(files.heatmap, attribution.values, attribution.grid, f"{attribution.title}; {DISCLAIMER}")
@@ -111,6 +118,10 @@ def save_results(
             save_nifti(target / f"{stem}_bands.nii.gz", labels, attribution.grid, f"{names}; {DISCLAIMER}")
         three_views(image, attribution).savefig(files.figure, dpi=110)
         files = _write_segments(files, target / stem, attribution)
+        if chosen is not None and best is not None:
+            files = replace(files, best=target / f"{stem}_best.nii.gz")
+            told = f"Best {best[0]} segments, {best[1]}"
+            save_nifti(target / f"{stem}_best.nii.gz", chosen, attribution.grid, f"{told}; {DISCLAIMER}")
         files, record = _write_regions(files, target.resolve() / stem, attribution.record, regions or Regions())
         files.record.write_text(record.to_json(), encoding="utf-8")
     except OSError as error:

@@ -42,12 +42,14 @@ class Target:
     Parameters
     ----------
     index : int, optional
-        The class; the most probable one of each row if None.
+        The class; the most probable one of each row if None, or that of the rank.
     against : int, optional
         Another class: what counts is by how much the first class's logit is larger.
     quantity : Quantity
     opposite : bool
         Whether to explain what speaks against it: the number times -1.
+    rank : int, optional
+        Where no class is named: 0 for the most probable one of those that it may stand against, 1 for the next.
     regions : mapping of int to Tensor, shape (voxels,)
         Of a segmentation where it predicts each of the classes in the image itself. The same voxels count in what a
         method makes of the image, as M does in Seg-Grad-CAM (Vinogradova et al. 2020): a covered lesion is lost.
@@ -57,21 +59,31 @@ class Target:
     against: int | None = None
     quantity: Quantity = Quantity.LOGIT
     opposite: bool = False
+    rank: int | None = None
     regions: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
 
     def resolved(self, answer: Answer, row: int) -> Target:
-        """The same with the most probable class of a row where none is named.
+        """The same with the most probable class of a row where none is named, or that of its rank.
 
         Raises
         ------
         InputError
             If that is the class it should stand against.
         """
-        index = int(answer.top[row]) if self.index is None else self.index
+        index = self._ranked(answer, row) if self.index is None else self.index
         if index == self.against:
             raise InputError("A class can't be explained against itself; choose two different classes.")
         regions = {k: answer.region(row, k) for k in (index, self.against) if k is not None}
         return replace(self, index=index, regions={k: each for k, each in regions.items() if each is not None})
+
+    def _ranked(self, answer: Answer, row: int) -> int:
+        top = int(answer.top[row])
+        if self.rank is None:
+            return top
+        likely, scores = answer.probabilities[row].tolist(), answer.scores[row].tolist()
+        # By scores where probabilities of a very sure classifier are all 0 in floating point.
+        order = sorted(range(len(scores)), key=lambda k: (k != top, -likely[k], -scores[k]))
+        return [k for k in order if k != self.against][self.rank]
 
     def check(self, head: Head) -> None:
         """Raise an `InputError` if a classifier with this head has no such number."""

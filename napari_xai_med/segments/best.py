@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.segments.base import Labels
 
 
@@ -46,6 +47,31 @@ def only(labels: Labels, chosen: NDArray[np.intp]) -> Labels:
     kept = np.zeros(1 + max(int(labels.max(initial=0)), int(chosen.max(initial=0))), np.int32)
     kept[chosen] = chosen
     return kept[labels]
+
+
+def best_of(labels: Labels, table: pd.DataFrame, count: int, which: str) -> Labels:
+    """A label map with 0 in place of all segments but the best.
+
+    Parameters
+    ----------
+    labels : ndarray of int32
+    table : DataFrame
+        Of `napari_xai_med.segments.table.contributions_table`.
+    count : int
+        How many; there may be fewer.
+    which : str
+        A `Best`.
+
+    Raises
+    ------
+    InputError
+        If there is no such number or word.
+    """
+    if count < 1:
+        raise InputError(f"The best {count} segments are none; give at least 1.")
+    if which not in list(Best):
+        raise InputError(f"No segments are the best by {which!r}; choose one of {', '.join(Best)}.")
+    return only(labels, best_segments(table["contribution"].to_numpy()[1:], count, Best(which)))
 
 
 def painted(labels: Labels, table: pd.DataFrame, ranks: tuple[int, int] | None = None) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from napari_xai_med.models.classifier import Classifier, Prediction
 from napari_xai_med.pipeline import network_view, predict_request
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.segmenting import PlacedSegments, Regions, segments_request
+from napari_xai_med.targets import MostProbable
 from napari_xai_med.widgets.inputs import Chosen
 
 
@@ -26,7 +27,7 @@ class Asked:
     ----------
     chosen : Chosen
     request : ExplainRequest
-    targets : tuple of str, int or None, or None
+    targets : tuple of str, int or None, or MostProbable, or None
         Classes; None stands for all of them.
     drawn : Drawn
         What the request's segments mean by ``"given"``.
@@ -34,7 +35,7 @@ class Asked:
 
     chosen: Chosen
     request: ExplainRequest
-    targets: tuple[str | int | None, ...] | None
+    targets: tuple[str | int | None, ...] | MostProbable | None
     drawn: Drawn
 
     def read(self) -> Read:

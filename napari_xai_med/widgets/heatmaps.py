@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import napari
@@ -26,6 +27,15 @@ _CONTOURS = DirectLabelColormap(color_dict={None: "white", 0: "transparent"}, na
 """One colour for all: the colours under the contours are what tells the segments apart."""
 
 
+@dataclass(frozen=True)
+class _BestOf:
+    """The layer of the best segments of a heatmap, and what it shows."""
+
+    layer: LabelsLayer
+    count: int
+    which: Best
+
+
 class Heatmaps:
     """The heatmap layers that a widget made, and the layers of segments and of the best of them that go with each.
 
@@ -38,7 +48,7 @@ class Heatmaps:
         self.viewer = viewer
         self.results: dict[ImageLayer, Shown] = {}
         self._segments: dict[ImageLayer, LabelsLayer] = {}
-        self._best: dict[ImageLayer, LabelsLayer] = {}
+        self._best: dict[ImageLayer, _BestOf] = {}
         self._alone: LabelsLayer | None = None
         # Heatmaps whose segments the user took away.
         self._unwanted: set[ImageLayer] = set()
@@ -58,6 +68,7 @@ class Heatmaps:
         else:
             name = f"{layer.name}, segments"
             self._show_segments(layer, segments_to_layer(view, attribution.segments, attribution.grid, name))
+        self._show_best(layer, shown.asked.drawn)
         return layer
 
     def _show_segments(self, heatmap: ImageLayer, described: LayerTuple) -> None:
@@ -90,10 +101,21 @@ class Heatmaps:
         data, options, _ = best_to_layer(layer, count, which)
         known = self._best.get(layer)
         if known is not None:
-            refill(known, data, options)
+            self._best[layer] = replace(known, count=count, which=which)
+            refill(known.layer, data, options)
             return
-        self._best[layer] = LabelsLayer(data, **options)
-        self.viewer.add_layer(self._best[layer])
+        self._best[layer] = _BestOf(LabelsLayer(data, **options), count, which)
+        self.viewer.add_layer(self._best[layer].layer)
+
+    def _show_best(self, layer: ImageLayer, drawn: Drawn) -> None:
+        """Show the best segments of what a heatmap shows now; what that was made of must stay as it is."""
+        known = self._best.get(layer)
+        if known is None or known.layer in (drawn.labels, drawn.mask):
+            return
+        if "segments" in layer.metadata[METADATA_KEY]:
+            self.add_best(layer, known.count, known.which)
+        else:
+            self.viewer.layers.remove(known.layer)
 
     def python(self, layer: ImageLayer) -> str:
         """The Python call that computes a heatmap again."""
@@ -126,9 +148,8 @@ class Heatmaps:
     def removed(self, layer: Any) -> None:
         """Forget a layer that was removed from the viewer; the segments go with their heatmap."""
         self._unwanted |= {heatmap for heatmap, segments in self._segments.items() if segments == layer}
-        for kept in (self._segments, self._best):
-            for heatmap in [heatmap for heatmap, other in kept.items() if other == layer]:
-                del kept[heatmap]
+        self._segments = {heatmap: other for heatmap, other in self._segments.items() if other != layer}
+        self._best = {heatmap: best for heatmap, best in self._best.items() if best.layer != layer}
         if layer in self.results:
             del self.results[layer]
             self._best.pop(layer, None)

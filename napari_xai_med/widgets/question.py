@@ -15,6 +15,7 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.target import Quantity
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.targets import MostProbable
 from napari_xai_med.widgets.asked import Asked
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.options import OptionsForm
@@ -25,6 +26,8 @@ EACH_CLASS = "each class"
 CAUTION = "⚠"
 
 _EACH = object()
+_MOST_CLASSES = 5
+"""Maps of more classes than so many can be asked for one by one, or all together."""
 
 
 class QuestionForm(QWidget):
@@ -35,7 +38,7 @@ class QuestionForm(QWidget):
     viewer : napari.Viewer, optional
         Where segments may be drawn; nowhere by default.
     each_class : bool
-        Whether one may ask about each class.
+        Whether one may ask about each class, or the most probable ones.
 
     Attributes
     ----------
@@ -130,7 +133,8 @@ class QuestionForm(QWidget):
             segments=self.segments.choice() if self._uses_segments else None,
         )
         target = self.target.currentData()
-        return Asked(chosen, request, None if target is _EACH else (target,), self.segments.drawn())
+        targets = target if isinstance(target, MostProbable) else None if target is _EACH else (target,)
+        return Asked(chosen, request, targets, self.segments.drawn())
 
     @property
     def _uses_segments(self) -> bool:
@@ -148,6 +152,8 @@ class QuestionForm(QWidget):
             for index, name in enumerate(names):
                 box.addItem(name, index)
         if self._each_class:
+            for count in range(2, min(len(names), _MOST_CLASSES + 1)):
+                self.target.addItem(f"{count} most probable", MostProbable(count))
             self.target.addItem(EACH_CLASS, _EACH)
 
     def show_usable_methods(self, classifier: Classifier | None) -> None:

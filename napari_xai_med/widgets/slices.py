@@ -283,7 +283,7 @@ class SlicesWidget(QuestioningWidget):
 
 def _of_one_class(asked: Asked) -> Asked:
     """With the class in its request."""
-    assert asked.targets is not None
+    assert isinstance(asked.targets, tuple)
     return replace(asked, request=replace(asked.request, target=asked.targets[0]))
 
 

@@ -97,6 +97,20 @@ def test_empty_segments_are_a_sentence(name: str, labels: NDArray[np.int32], sen
         explained(name, image(8, 8), Segments(labels))
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "sentence"),
+    [
+        ("shapley", 46, "Shapley values of 2116 segments by 42320 evaluations would take hours"),
+        ("lime", 32, "LIME can't tell 1024 segments apart by 1000 samples; take at least 1025"),
+        ("owen", 101, "The tree of 10201 segments takes more memory"),
+    ],
+)
+def test_too_many_segments_are_a_sentence(name: str, side: int, sentence: str) -> None:
+    each = Segments(np.arange(1, side**2 + 1, dtype=np.int32).reshape(side, side))
+    with pytest.raises(InputError, match=sentence):
+        explained(name, image(side, side), each, {})
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("value", [0.0, 2.0], ids=["black", "constant"])
 def test_a_black_or_constant_image_is_answered(name: str, value: float) -> None:

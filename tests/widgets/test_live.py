@@ -15,6 +15,7 @@ from napari_xai_med.explanation import explain_request
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.segments.best import Best
 from napari_xai_med.segments.choice import SegmentChoice
 from napari_xai_med.widgets.recent import Recent
 
@@ -269,3 +270,30 @@ def test_what_was_not_used_for_longest_is_forgotten() -> None:
     assert (kept.get("f"), len(kept)) == ("f", 1)
     kept.clear()
     assert len(kept) == 0
+
+
+def test_the_best_segments_go_along_unless_the_explanation_is_made_of_them(live: Any) -> None:
+    screen = live()
+    screen.settle()
+    widget, viewer = screen.widget, screen.viewer
+    widget.heatmap.best.count.setValue(3)
+    widget.heatmap.best.mask_button.click()
+    best = viewer.layers[-1]
+    screen.go(13)
+    expected = screen.layer.metadata[METADATA_KEY]["segments"].best(3, Best.LARGEST)
+    np.testing.assert_array_equal(best.data, expected)
+    np.testing.assert_allclose(best.data_to_world((0, 3, 4)), screen.layer.data_to_world((0, 3, 4)))
+    assert best.name == f"{screen.layer.name}, best 3"
+    mask = widget.question.segments.mask
+    screen.shown.clear()
+    mask.setCurrentIndex(mask.findData(best))
+    screen.settle()
+    np.testing.assert_array_equal(best.data, expected)
+    assert len(screen.shown) == 1, "it explains once, and not again and again"
+    screen.shown.clear()
+    mask.setCurrentIndex(0)
+    screen.settle()
+    screen.shown.clear()
+    widget.method.setCurrentIndex(widget.method.findData("gradcam"))
+    screen.settle()
+    assert best not in viewer.layers

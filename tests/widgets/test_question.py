@@ -52,6 +52,15 @@ def test_each_class_rather_than_another_as_log_odds_and_the_opposite(opened: Ope
     assert "opposite=True" in widget.python()
 
 
+def test_the_two_most_probable_classes_have_a_layer_each(opened: Open, qtbot: Any) -> None:
+    viewer, widget = opened("slice_nodule", "chest_ct_2d")
+    before = len(viewer.layers)
+    asked(widget, viewer, qtbot, target="2 most probable")
+    names = [each.class_name for each in explain_all(widget_image(widget), "chest_ct_2d", top_classes=2)]
+    assert [layer.name for layer in viewer.layers[before:]] == [f"slice_nodule: Grad-CAM, {name}" for name in names]
+    assert widget.target.findText("3 most probable") < 0
+
+
 def widget_image(widget: Any) -> Any:
     """The image as the widget gives it to the pipeline."""
     return widget.inputs.chosen().image()
