@@ -16,7 +16,7 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import Question
 from napari_xai_med.explainers.baselines import BASELINES, BLUR, OneBaseline
 from napari_xai_med.explainers.masked import Play, told_of
-from napari_xai_med.explanation import inputs_of, target_of
+from napari_xai_med.explanation import inputs_of
 from napari_xai_med.games.base import Float
 from napari_xai_med.games.numbered import bits_as_numbers, numbers_as_bits
 from napari_xai_med.games.threads import one_thread
@@ -30,6 +30,7 @@ from napari_xai_med.models.head import Head
 from napari_xai_med.models.target import Quantity, Target
 from napari_xai_med.options import FILES, option
 from napari_xai_med.section import where_it_can
+from napari_xai_med.targets import target_of
 from napari_xai_med.windows import asking
 
 Make = Callable[[Tensor], Tensor]
