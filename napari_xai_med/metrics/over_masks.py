@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Metric, Need
-from napari_xai_med.metrics.case import Case, Map, Mask
+from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import EXPLANATION, Outcome, Plot, Score, Verdict
 
 NO_EVIDENCE = "The map has nothing above zero that could be compared; choose another sign or class."
@@ -70,7 +70,7 @@ class MaskMetric(Metric):
 
     def measure(self, case: Case, job: Job) -> Outcome:
         """Compare the evidence with every mask; see `Metric.measure`."""
-        reason = not_finite(case.values)
+        reason = not_finite(case)
         scores: list[Score] = []
         found: list[Found] = []
         for k, (name, mask) in enumerate(case.masks.items()):
@@ -129,14 +129,11 @@ def size_of(case: Case, voxels: float) -> float:
     return voxels * case.voxel_volume / (1000 if case.grid.ndim == 3 else 1)
 
 
-def not_finite(values: Map) -> str:
+def not_finite(case: Case) -> str:
     """Why nothing can be told of a map: how many of its voxels are not finite; empty if all are."""
-    with np.errstate(invalid="ignore"):
-        # The ends are finite if all are, and need no array of flags as large as the map.
-        if np.isfinite(values.min()) and np.isfinite(values.max()):
-            return ""
-    count = values.size - np.count_nonzero(np.isfinite(values))
-    return f"{count} of {values.size} voxels of the map are not finite."
+    if not case.not_finite:
+        return ""
+    return f"{case.not_finite} of {case.values.size} voxels of the map are not finite."
 
 
 def partial_mask(mask: Mask) -> str:
@@ -149,10 +146,11 @@ def share_of(mask: Mask) -> float:
     return int(np.count_nonzero(mask)) / mask.size
 
 
-def same_everywhere(evidence: Map) -> str:
-    """Why a map prefers no place; empty if it does."""
-    top = evidence.max()
-    return NO_EVIDENCE if top == 0 else ALIKE if evidence.min() == top else ""
+def same_everywhere(case: Case) -> str:
+    """Why the evidence prefers no place; empty if it does."""
+    if not case.top:
+        return NO_EVIDENCE
+    return ALIKE if case.evidence.min() == case.top else ""
 
 
 def beside(value: float, control: float, what: str, of: str, meaning: str) -> Verdict:
