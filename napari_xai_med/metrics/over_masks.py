@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from typing import ClassVar
 
@@ -77,7 +77,9 @@ class MaskMetric(Metric):
             job.step(k / len(case.masks), f"{self.title}: {name}")
             one = Found(dict.fromkeys(self.quantities, reason)) if reason else self.compared(case, name, mask)
             scores += [*self._scores(case, name, one), *one.more]
-            found.append(one)
+            found.append(
+                one if one.verdicts or not self.panel else replace(one, verdicts=_unsaid(self.title, name, one))
+            )
         return Outcome(
             tuple(scores),
             tuple(verdict for one in found for verdict in one.verdicts),
@@ -109,12 +111,20 @@ class MaskMetric(Metric):
         """One score of those in `quantities`, with its unit."""
         value, reason = (nan, number) if isinstance(number, str) else (number, "")
         quantity = self.quantities[name]
-        unit = {SIZE: size_unit(case), LENGTH: "pixels" if case.is_bare else "mm"}.get(quantity.range, "")
+        unit = {SIZE: size_unit(case), LENGTH: "pixels" if case.is_bare else "mm", DECIBEL: "dB"}.get(
+            quantity.range, ""
+        )
         return Score(name, value, reason, unit, subject, of, at, quantity.better, low, high)
 
 
-SIZE, LENGTH = "mL, mm2 in 2D, or pixels", "mm, or pixels"
-"""Ranges of quantities whose unit depends on the image."""
+def _unsaid(title: str, mask: str, found: Found) -> tuple[Verdict, ...]:
+    """That nothing can be said, and why."""
+    reason = next((number for number in found.numbers.values() if isinstance(number, str)), "")
+    return (Verdict(f"{title}: nothing can be said about {mask}. {reason}".rstrip()),)
+
+
+SIZE, LENGTH, DECIBEL = "mL, mm2 in 2D, or pixels", "mm, or pixels", "dB"
+"""Ranges of quantities that have a unit, which depends on the image for the first two."""
 
 
 def size_unit(case: Case) -> str:

@@ -14,6 +14,7 @@ from napari_xai_med.metrics.case import Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.over_masks import (
     CHANCE,
+    DECIBEL,
     NO_EVIDENCE,
     Found,
     MaskMetric,
@@ -55,7 +56,7 @@ class Similarity(MaskMetric):
     quantities: ClassVar[Mapping[str, Quantity]] = {
         "pearson": Quantity(Better.HIGHER, "-1 to 1"),
         "mse": Quantity(Better.LOWER),
-        "psnr": Quantity(Better.HIGHER, "dB"),
+        "psnr": Quantity(Better.HIGHER, DECIBEL),
         "ssim": Quantity(Better.HIGHER, "-1 to 1"),
     }
 
