@@ -68,9 +68,9 @@ class IdenticalLines(Thresholded, AsPublished):
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Compare a mask with its intersection with the map."""
-        if not mask.any() or not case.evidence.any():
+        if not mask.any() or not case.top:
             return Found(dict.fromkeys(self.quantities, NO_EVIDENCE if mask.any() else NO_MASK))
-        cut = self.cut(case.evidence)
+        cut = self.cut(case.evidence, case.top)
         numbers = identical_lines(cut.marked(case.evidence), mask)
         control = identical_lines(np.zeros_like(mask), mask)
         return Found(numbers, {NOTHING: control}, cut.text, notices=(LINES,))
@@ -110,9 +110,9 @@ class IoUAfterSigmoid(Histopathology):
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Count once, for both."""
-        if not case.evidence.any():
+        if not case.top:
             return Found(dict.fromkeys(self.quantities, NO_EVIDENCE))
-        cut = self.cut(case.evidence)
+        cut = self.cut(case.evidence, case.top)
         counts = Counts.of(case.evidence, mask, cut)
         nothing = Counts(0, counts.inside, 0, counts.voxels)
         return Found(_ious(counts), {NOTHING: _ious(nothing)}, cut.text, notices=(SIGMOID,))
@@ -151,10 +151,10 @@ class ColumnMacro(Histopathology):
         """Ask scikit-learn as the thesis did, and count."""
         flat = np.squeeze(mask)
         reason = "" if flat.ndim == 2 else "Columns of pixels are of a 2D image."
-        reason = reason or (NO_MASK if not mask.any() else "" if case.evidence.any() else NO_EVIDENCE)
+        reason = reason or (NO_MASK if not mask.any() else "" if case.top else NO_EVIDENCE)
         if reason:
             return Found(dict.fromkeys(self.quantities, reason))
-        cut = self.cut(case.evidence)
+        cut = self.cut(case.evidence, case.top)
         counts = Counts.of(case.evidence, mask, cut)
         by_column = column_macro(cut.marked(np.squeeze(case.evidence)), flat)
         numbers: dict[str, Number] = dict(by_column)

@@ -178,6 +178,20 @@ class Case:
 
         return controls_of(self)
 
+    @cached_property
+    def top(self) -> float:
+        """The highest value of the evidence; 0 if there is none."""
+        return float(self.evidence.max())
+
+    @cached_property
+    def not_finite(self) -> int:
+        """How many voxels of the map are not finite."""
+        with np.errstate(invalid="ignore"):
+            # The ends are finite if all are, and need no array of flags as large as the map.
+            if np.isfinite(self.values.min()) and np.isfinite(self.values.max()):
+                return 0
+        return self.values.size - int(np.count_nonzero(np.isfinite(self.values)))
+
     @property
     def voxel_volume(self) -> float:
         """Cubic millimetres (square millimetres of a picture) of a voxel."""

@@ -46,9 +46,9 @@ class Distances(Thresholded, MaskMetric):
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Measure from each surface to the other."""
-        if not mask.any() or not case.evidence.any():
+        if not mask.any() or not case.top:
             return Found(dict.fromkeys(self.quantities, NO_EVIDENCE if mask.any() else NO_MASK))
-        cut = self.cut(case.evidence)
+        cut = self.cut(case.evidence, case.top)
         marked = cut.marked(case.evidence)
         if not marked.any():
             return Found(dict.fromkeys(self.quantities, NO_MARK), at=cut.text)

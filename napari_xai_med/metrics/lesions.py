@@ -83,9 +83,9 @@ class Lesions(Thresholded, MaskMetric):
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:
         """Look at each connected part of a mask, and of what is marked outside it."""
-        if not case.evidence.any():
+        if not case.top:
             return Found(dict.fromkeys(self.quantities, NO_EVIDENCE))
-        cut = self.cut(case.evidence)
+        cut = self.cut(case.evidence, case.top)
         marked = cut.marked(case.evidence)
         numbers: dict[str, Number] = dict.fromkeys(self.quantities, NO_MASK)
         numbers |= {"lesions": 0.0, **_elsewhere(case, mask, marked)}
@@ -183,7 +183,7 @@ def _elsewhere(case: Case, mask: Mask, marked: Mask) -> dict[str, Number]:
         return dict.fromkeys(("false_positive_size", "false_positive_parts", "false_positive_mass"), ALL_MASK)
     labels, count = _parts(marked)
     touching = np.unique(labels[mask & marked])
-    mass = float(case.evidence.sum(dtype=np.float64, where=outside)) / number / float(case.evidence.max())
+    mass = float(case.evidence.sum(dtype=np.float64, where=outside)) / number / case.top
     return {
         "false_positive_size": size_of(case, int(np.count_nonzero(marked & outside))),
         "false_positive_parts": float(count - len(touching)),

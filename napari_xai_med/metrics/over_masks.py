@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Metric, Need
-from napari_xai_med.metrics.case import Case, Map, Mask
+from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import EXPLANATION, Outcome, Plot, Score, Verdict
 
 NO_EVIDENCE = "The map has nothing above zero that could be compared; choose another sign or class."
@@ -70,14 +70,16 @@ class MaskMetric(Metric):
 
     def measure(self, case: Case, job: Job) -> Outcome:
         """Compare the evidence with every mask; see `Metric.measure`."""
-        reason = not_finite(case.values)
+        reason = not_finite(case)
         scores: list[Score] = []
         found: list[Found] = []
         for k, (name, mask) in enumerate(case.masks.items()):
             job.step(k / len(case.masks), f"{self.title}: {name}")
             one = Found(dict.fromkeys(self.quantities, reason)) if reason else self.compared(case, name, mask)
             scores += [*self._scores(case, name, one), *one.more]
-            found.append(one)
+            found.append(
+                one if one.verdicts or not self.panel else replace(one, verdicts=_unsaid(self.title, name, one))
+            )
         return Outcome(
             tuple(scores),
             tuple(verdict for one in found for verdict in one.verdicts),
@@ -109,12 +111,20 @@ class MaskMetric(Metric):
         """One score of those in `quantities`, with its unit."""
         value, reason = (nan, number) if isinstance(number, str) else (number, "")
         quantity = self.quantities[name]
-        unit = {SIZE: size_unit(case), LENGTH: "pixels" if case.is_bare else "mm"}.get(quantity.range, "")
+        unit = {SIZE: size_unit(case), LENGTH: "pixels" if case.is_bare else "mm", DECIBEL: "dB"}.get(
+            quantity.range, ""
+        )
         return Score(name, value, reason, unit, subject, of, at, quantity.better, low, high)
 
 
-SIZE, LENGTH = "mL, mm2 in 2D, or pixels", "mm, or pixels"
-"""Ranges of quantities whose unit depends on the image."""
+def _unsaid(title: str, mask: str, found: Found) -> tuple[Verdict, ...]:
+    """That nothing can be said, and why."""
+    reason = next((number for number in found.numbers.values() if isinstance(number, str)), "")
+    return (Verdict(f"{title}: nothing can be said about {mask}. {reason}".rstrip()),)
+
+
+SIZE, LENGTH, DECIBEL = "mL, mm2 in 2D, or pixels", "mm, or pixels", "dB"
+"""Ranges of quantities that have a unit, which depends on the image for the first two."""
 
 
 def size_unit(case: Case) -> str:
@@ -129,14 +139,11 @@ def size_of(case: Case, voxels: float) -> float:
     return voxels * case.voxel_volume / (1000 if case.grid.ndim == 3 else 1)
 
 
-def not_finite(values: Map) -> str:
+def not_finite(case: Case) -> str:
     """Why nothing can be told of a map: how many of its voxels are not finite; empty if all are."""
-    with np.errstate(invalid="ignore"):
-        # The ends are finite if all are, and need no array of flags as large as the map.
-        if np.isfinite(values.min()) and np.isfinite(values.max()):
-            return ""
-    count = values.size - np.count_nonzero(np.isfinite(values))
-    return f"{count} of {values.size} voxels of the map are not finite."
+    if not case.not_finite:
+        return ""
+    return f"{case.not_finite} of {case.values.size} voxels of the map are not finite."
 
 
 def partial_mask(mask: Mask) -> str:
@@ -149,10 +156,11 @@ def share_of(mask: Mask) -> float:
     return int(np.count_nonzero(mask)) / mask.size
 
 
-def same_everywhere(evidence: Map) -> str:
-    """Why a map prefers no place; empty if it does."""
-    top = evidence.max()
-    return NO_EVIDENCE if top == 0 else ALIKE if evidence.min() == top else ""
+def same_everywhere(case: Case) -> str:
+    """Why the evidence prefers no place; empty if it does."""
+    if not case.top:
+        return NO_EVIDENCE
+    return ALIKE if case.evidence.min() == case.top else ""
 
 
 def beside(value: float, control: float, what: str, of: str, meaning: str) -> Verdict:

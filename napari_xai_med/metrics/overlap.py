@@ -62,9 +62,9 @@ class Overlap(Thresholded, MaskMetric):
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:
         """Count what is marked in and outside of a mask."""
-        if not case.evidence.any():
+        if not case.top:
             return Found(dict.fromkeys(self.quantities, NO_EVIDENCE))
-        cut = self.cut(case.evidence)
+        cut = self.cut(case.evidence, case.top)
         counts = Counts.of(case.evidence, mask, cut)
         numbers, chance = _numbers(case, counts), _numbers(case, counts.by_chance)
         compared = {key: chance[key] for key in ("dice", "iou", "precision", "recall", "f1", "specificity")}

@@ -49,11 +49,10 @@ class Peak(MaskMetric):
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:
         """Measure from the maxima, and from places drawn at random."""
-        if reason := partial_mask(mask) or same_everywhere(case.evidence):
+        if reason := partial_mask(mask) or same_everywhere(case):
             return Found(dict.fromkeys(self.quantities, reason))
         surface = Surface.of(mask, case.spacing)
-        top = case.evidence.max()
-        found = surface.distances_from(np.argwhere(case.evidence == top), mask)
+        found = surface.distances_from(np.argwhere(case.evidence == np.float32(case.top)), mask)
         drawn = places(np.random.default_rng(case.seed), mask.shape, _DRAWN)
         chance = surface.distances_from(drawn, mask)
         numbers = {"pointing_game": float((found <= self.tolerance).mean()), "peak_distance": float(found.mean())}

@@ -55,10 +55,10 @@ class Ranking(MaskMetric):
         """Sort the map once, for all numbers."""
         if reason := partial_mask(mask):
             return Found(dict.fromkeys(self.quantities, reason))
-        mass: Number = mass_inside(case, mask) if case.evidence.any() else NO_EVIDENCE
+        mass: Number = mass_inside(case, mask) if case.top else NO_EVIDENCE
         share = share_of(mask)
         chance = {"auroc": 0.5, **dict.fromkeys(list(self.quantities)[1:4], share), "spearman": 0.0}
-        if reason := same_everywhere(case.evidence):
+        if reason := same_everywhere(case):
             numbers = dict.fromkeys(self.quantities, reason) | {"relevance_mass_accuracy": mass}
             return Found(numbers, {CHANCE: chance})
         ranks = Ranks.of(case.evidence, mask)

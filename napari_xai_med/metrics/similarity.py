@@ -12,7 +12,17 @@ import numpy as np
 from napari_xai_med.metrics.base import Quantity, register
 from napari_xai_med.metrics.case import Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better
-from napari_xai_med.metrics.over_masks import CHANCE, NO_EVIDENCE, Found, MaskMetric, Number, partial_mask, share_of
+from napari_xai_med.metrics.over_masks import (
+    CHANCE,
+    DECIBEL,
+    NO_EVIDENCE,
+    Found,
+    MaskMetric,
+    Number,
+    partial_mask,
+    same_everywhere,
+    share_of,
+)
 from napari_xai_med.metrics.thresholds import chunks
 
 NOTHING = "a map that marks nothing"
@@ -46,21 +56,21 @@ class Similarity(MaskMetric):
     quantities: ClassVar[Mapping[str, Quantity]] = {
         "pearson": Quantity(Better.HIGHER, "-1 to 1"),
         "mse": Quantity(Better.LOWER),
-        "psnr": Quantity(Better.HIGHER, "dB"),
+        "psnr": Quantity(Better.HIGHER, DECIBEL),
         "ssim": Quantity(Better.HIGHER, "-1 to 1"),
     }
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Sum up squares and products in one pass, and look at small windows for the structure."""
         share = share_of(mask)
-        reason = partial_mask(mask) or ("" if case.evidence.any() else NO_EVIDENCE)
+        reason = partial_mask(mask) or ("" if case.top else NO_EVIDENCE)
         if reason:
             return Found(dict.fromkeys(self.quantities, reason))
         mean, square, product = moments(case.evidence, mask)
         # A constant map leaves a variance of rounding errors.
-        varies = case.evidence.min() != case.evidence.max()
+        reason = same_everywhere(case)
         spread = sqrt(max(square - mean**2, 0) * share * (1 - share))
-        pearson: Number = (product - mean * share) / spread if varies else "The map has the same value everywhere."
+        pearson: Number = reason or (product - mean * share) / spread
         error = square - 2 * product + share
         chance = square - 2 * mean * share + share
         numbers = {"pearson": pearson, "mse": error, "psnr": psnr(error), "ssim": ssim(case.evidence, mask)}

@@ -56,13 +56,15 @@ class Thresholded:
         0.0, "Upper end of a band, up to which voxels are marked, in the same terms; 0 for none.", limits=(0.0, None)
     )
 
-    def cut(self, evidence: Map) -> Cut:
+    def cut(self, evidence: Map, top: float) -> Cut:
         """What the options mean for a map.
 
         Parameters
         ----------
         evidence : ndarray of float32
-            Nowhere below zero, with a value above zero.
+            Nowhere below zero.
+        top : float
+            Its maximum, which is above zero.
 
         Raises
         ------
@@ -77,7 +79,6 @@ class Thresholded:
         shown = {"relative": "{:g} of the maximum", "absolute": "{:g}", "percentile": "percentile {:g}"}[self.threshold]
         ends = [self.lower, self.upper] if self.upper else [self.lower]
         if self.threshold == "relative":
-            top = float(evidence.max())
             found = [end * top for end in ends]
         elif self.threshold == "percentile":
             found = [float(each) for each in np.percentile(evidence, ends)]

@@ -71,6 +71,7 @@ def test_a_number_is_finite_or_has_a_reason(name: str, shape: tuple[int, ...]) -
                 assert score.of.startswith("m"), where
                 assert isnan(score.low) == isnan(score.high), where
                 assert isnan(score.low) or score.low <= score.value <= score.high, where
+            assert outcome.verdicts or not metrics()[name].panel
             for verdict in outcome.verdicts:
                 assert verdict.sentence.endswith(".")
 
@@ -119,7 +120,7 @@ def test_every_metric_says_what_it_is(name: str) -> None:
 def test_a_bare_picture_has_pixels_and_no_millimetres() -> None:
     made = case_of(np.eye(6), masks=np.eye(6) > 0, image=Image.from_array(np.zeros((6, 6))))
     units = {score.unit for name in OF_MASKS for score in measured(name, made).scores}
-    assert units <= {"", "pixels"}
+    assert units <= {"", "pixels", "dB"}
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,12 @@ def test_thresholds_mark_what_they_say(options: dict[str, object], expected: obj
     evidence = np.maximum(random_pair(0, (30, 40))[0], 0)
     marked = make_metric("binary_overlap", options)
     assert isinstance(marked, Thresholded)
-    np.testing.assert_array_equal(marked.cut(evidence).marked(evidence), expected(evidence))  # type: ignore[operator]
+    np.testing.assert_array_equal(marked.cut(evidence, float(evidence.max())).marked(evidence), expected(evidence))  # type: ignore[operator]
 
 
 def test_equal_values_at_the_top_are_marked_together() -> None:
     evidence = np.repeat(np.float32([0, 1, 2, 3]), 5)
-    cut = make_metric("binary_overlap", {"threshold": "top", "lower": 35.0}).cut(evidence)  # type: ignore[attr-defined]
+    cut = make_metric("binary_overlap", {"threshold": "top", "lower": 35.0}).cut(evidence, 3.0)  # type: ignore[attr-defined]
     assert cut.marked(evidence).sum() == 10
 
 

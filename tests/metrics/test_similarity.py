@@ -50,7 +50,7 @@ def test_what_is_not_defined_has_a_reason() -> None:
     assert same["mse"].value == 0
     assert same["ssim"].value == pytest.approx(1)
     constant = scores_of("similarity", case_on(np.full(mask.shape, 0.1), mask))
-    assert constant["pearson"].reason == "The map has the same value everywhere."
+    assert constant["pearson"].reason.startswith("The map has the same value everywhere")
     assert constant["mse"].value == pytest.approx(1 - mask.mean())
     thin = scores_of("similarity", case_on(np.eye(2, 9), np.eye(2, 9)[::-1]))
     assert thin["ssim"].reason == "The image is less than 3 voxels wide."
