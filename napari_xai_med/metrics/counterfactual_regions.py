@@ -1,4 +1,4 @@
-"""What a classifier says without a region: does it use what is not the patient?"""
+"""What a classifier says without a region, and whether it uses what is not the patient."""
 
 from __future__ import annotations
 
@@ -186,7 +186,9 @@ def _scores(name: str, said: _Said, without: _Without) -> list[Score]:
 def _verdicts(asked: Asked, places: Places, said: _Said, found: Mapping[str, _Without]) -> tuple[Verdict, ...]:
     """A sentence for each region that is used, or one that none is; and for the body and drawn masks."""
     what = f"the {asked.known.head.quantity} of {asked.request.target or 'the class'}"
-    used, calm, others = [], [], []
+    used: list[tuple[float, str]] = []
+    calm: list[tuple[float, str]] = []
+    others: list[Verdict] = []
     for name, without in found.items():
         if without.said is None:
             continue
