@@ -61,8 +61,8 @@ class Sample:
         return replace(Image.from_array(grey), name=self.path.stem), mask
 
 
-def quiet(line: str) -> None:  # noqa: ARG001  # nothing is told of single epochs
-    """Take a report."""
+def quiet(line: str) -> None:
+    """Take a report: nothing is told of single epochs."""
 
 
 def chest_x_rays(data: Path) -> tuple[list[Sample], list[Sample]]:
@@ -129,7 +129,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
             bad = " ".join(verdict.sentence for verdict in outcome.verdicts if verdict.good is False)
             flags.update((metric.name, name) for name in NOT_PATIENT if f"{name} " in bad.replace(",", " "))
     lines = [
-        "| region | images | of the image | of what speaks for it | times its share | leans | logit changes by | used |",
+        "| region | images | of the image | of what speaks for it | times its share | leans | logit change | used |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in sorted(numbers.items(), key=lambda item: -len(item[1]["volume_share"])):

@@ -37,8 +37,7 @@ ELSEWHERE = "elsewhere in the patient"
 _HALVED = log(2)
 """By how much the logit of the odds falls where the odds halve."""
 _MOST = 0.25
-"""Share of the patient up to which as much of it can be replaced: more of it would hold the finding nearly always."""
-_TOO_LARGE = "It is more than a quarter of the patient, so that as much of the patient would be the patient itself."
+"""Share of the patient that is replaced to compare with at most: more would hold the finding nearly always."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,12 @@ class _Said:
 
 @dataclass(frozen=True)
 class _Without:
-    """What it says without a region, and without as much of the patient, or why that is not known."""
+    """What it says without a region, or why that is not known, and without some of the patient, and how much."""
 
     said: _Said | None
     elsewhere: tuple[_Said, ...] = ()
     reason: str = ""
+    much: str = ""
 
 
 @register
@@ -97,8 +97,8 @@ class CounterfactualRegions(Metric):
         outside the body is made one value, its median there, since filling it in would make it look like the body.
 
         The classifier *uses* a region that is not the patient if without it the odds of the class at least halve, over
-        and above what they fall by without as much of the patient (the median of some places): less could be a change
-        by chance, or what any replaced voxels do to this classifier.
+        and above what they fall by without as much of the patient (the median of some places; a quarter of the patient
+        for larger regions): less could be a change by chance, or what any replaced voxels do to this classifier.
 
         Returns
         -------
@@ -129,19 +129,19 @@ class CounterfactualRegions(Metric):
             part = job.part(k / len(masks), (k + 1) / len(masks))
             part.step(0.0, f"Asking without {_named(name)}")
             random = np.random.default_rng((case.seed, k))
-            size = int(np.count_nonzero(mask))
-            compare = name not in (BODY, *places.drawn) and size <= _MOST * np.count_nonzero(patient)
+            size, most = int(np.count_nonzero(mask)), int(_MOST * np.count_nonzero(patient))
+            compare = self.places if name in NOT_PATIENT and most else 0
             try:
                 fill = FILLS[self.fill]
                 new = flattened(data, mask) if name == OUTSIDE else fill(data, mask, spacing, self.blur)
                 answer = _answer(asked, classifier, new, part)
-                balls = [ball_inside(patient, size, spacing, random) for _ in range(self.places if compare else 0)]
+                balls = [ball_inside(patient, min(size, most), spacing, random) for _ in range(compare)]
                 others = [_answer(asked, classifier, fill(data, ball, spacing, self.blur), part) for ball in balls]
-                found[name] = _Without(answer, tuple(others), "" if compare else _TOO_LARGE)
+                found[name] = _Without(answer, tuple(others), much="as much" if size <= most else "a quarter")
             except Cancelled:
                 raise
             except XAIMedError as error:
-                found[name] = _Without(None, (), str(error))
+                found[name] = _Without(None, reason=str(error))
         return said, found
 
 
@@ -178,8 +178,6 @@ def _scores(name: str, said: _Said, without: _Without) -> list[Score]:
             low, high = np.percentile(changes, [2.5, 97.5])
             middle = float(np.median(changes))
             scores.append(Score(label, middle, of=name, subject=ELSEWHERE, low=float(low), high=float(high)))
-        elif name in NOT_PATIENT:
-            scores.append(Score(label, nan, without.reason, of=name, subject=ELSEWHERE))
     return scores
 
 
@@ -219,7 +217,7 @@ def _change(what: str, said: _Said, without: _Without) -> str:
         what, numbers = f"the logit of {what.split(' of ', 1)[1]}", [one.logit for one in each]
     before, after = (f"{number:.3g}" for number in numbers[:2])
     way = f"falls from {before} to {after}" if numbers[1] < numbers[0] else f"rises from {before} to {after}"
-    control = f" (without as much of the patient: {np.median(numbers[2:]):.3g})" if without.elsewhere else ""
+    control = f" (without {without.much} of the patient: {np.median(numbers[2:]):.3g})" if without.elsewhere else ""
     return f"{what} {way if before != after else f'stays at {before}'}{control}"
 
 
