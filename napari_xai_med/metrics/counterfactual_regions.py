@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log, nan
@@ -93,8 +93,8 @@ class CounterfactualRegions(Metric):
     def measure(self, case: Case, job: Job) -> Outcome:
         """Changes by region, and what they mean.
 
-        Regions are replaced in the image itself, in its own units, and all of the preprocessing follows. What lies
-        outside the body is made one value, its median there, since filling it in would make it look like the body.
+        Regions are replaced in the image itself, in its own units, and all of the preprocessing follows. Body
+        and surroundings are made one value, the median of the surroundings: filled in, air would look like the body.
 
         The classifier *uses* a region that is not the patient if without it the odds of the class at least halve, over
         and above what they fall by without as much of the patient (the median of some places; a quarter of the patient
@@ -112,9 +112,11 @@ class CounterfactualRegions(Metric):
         for name, without in found.items():
             scores += _scores(name, said, without)
         scores += [Score("logit_change", nan, why, of=name) for name, why in places.missing.items()]
-        asked = 1 + sum(len(each.elsewhere) + (each.said is not None) for each in found.values())
+        different = {id(one) for each in found.values() for one in (*each.elsewhere, each.said) if one is not None}
         verdicts = _verdicts(case.asked, places, said, found)
-        return Outcome(tuple(scores), verdicts, notices=notices, facts={"evaluations": asked, "fill": self.fill})
+        return Outcome(
+            tuple(scores), verdicts, notices=notices, facts={"evaluations": 1 + len(different), "fill": self.fill}
+        )
 
     def _ask(self, case: Case, places: Places, job: Job, classifier: Classifier) -> tuple[_Said, dict[str, _Without]]:
         """The answer itself, and those without each region."""
@@ -123,26 +125,35 @@ class CounterfactualRegions(Metric):
         data = asked.section.image.data
         masks = {name: _on_section(asked, mask) for name, mask in places.masks.items()}
         patient = _on_section(asked, places.patient)
+        most = int(_MOST * np.count_nonzero(patient))
         said = _answer(asked, classifier, data, job.part(0.0, 0.0))
+        # Regions of one size, such as the corners, are compared with the same places.
+        known: dict[int, tuple[_Said, ...]] = {}
         found: dict[str, _Without] = {}
         for k, (name, mask) in enumerate(masks.items()):
             part = job.part(k / len(masks), (k + 1) / len(masks))
             part.step(0.0, f"Asking without {_named(name)}")
-            random = np.random.default_rng((case.seed, k))
-            size, most = int(np.count_nonzero(mask)), int(_MOST * np.count_nonzero(patient))
-            compare = self.places if name in NOT_PATIENT and most else 0
+            size = int(np.count_nonzero(mask))
+            count = min(size, most) if name in NOT_PATIENT else 0
             try:
-                fill = FILLS[self.fill]
-                new = flattened(data, mask) if name == OUTSIDE else fill(data, mask, spacing, self.blur)
+                new = self._replaced(data, mask, spacing, masks[OUTSIDE] if name in (BODY, OUTSIDE) else None)
                 answer = _answer(asked, classifier, new, part)
-                balls = [ball_inside(patient, min(size, most), spacing, random) for _ in range(compare)]
-                others = [_answer(asked, classifier, fill(data, ball, spacing, self.blur), part) for ball in balls]
-                found[name] = _Without(answer, tuple(others), much="as much" if size <= most else "a quarter")
+                if count and count not in known:
+                    random = np.random.default_rng((case.seed, count))
+                    balls = [ball_inside(patient, count, spacing, random) for _ in range(self.places)]
+                    others = [self._replaced(data, ball, spacing) for ball in balls]
+                    known[count] = tuple(_answer(asked, classifier, other, part) for other in others)
+                much = "as much" if size <= most else "a quarter"
+                found[name] = _Without(answer, known[count] if count else (), much=much)
             except Cancelled:
                 raise
             except XAIMedError as error:
                 found[name] = _Without(None, reason=str(error))
         return said, found
+
+    def _replaced(self, data: Map, mask: Mask, spacing: Sequence[float], like: Mask | None = None) -> Map:
+        """The image without a region, which becomes one value where it is said of which voxels."""
+        return FILLS[self.fill](data, mask, spacing, self.blur) if like is None else flattened(data, mask, like)
 
 
 def _on_section(asked: Asked, mask: Mask) -> Mask:
