@@ -50,8 +50,8 @@ class SumIn(nn.Module):
 
 
 def body_image(shape: tuple[int, ...] = (60, 60), corner: float = 8.0) -> Image:
-    """Noise of about 4 in a ball and 0 around it, with a bright block in the upper left corner."""
-    values = np.where(ball(shape), 4 + np.random.default_rng(0).normal(scale=0.2, size=shape), 0)
+    """Noise of about 4 in a cylinder and 0 around it, with a bright block in the upper left corner."""
+    values = np.where(ball(shape[-2:]), 4 + np.random.default_rng(0).normal(scale=0.2, size=shape), 0)
     values[..., 2:7, 2:7] = corner
     return Image.from_array(values.astype(np.float32))
 
@@ -105,6 +105,7 @@ def test_random_maps_have_a_region_s_share_of_the_volume_on_average() -> None:
         assert mean == pytest.approx(volumes[name], rel=0.1), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0, 3, 10])
 def test_random_maps_hardly_ever_lean(sigma: float) -> None:
     """Once in 20 times by the rule; 100 maps would have more than 10 with a chance of 1 %."""
@@ -140,7 +141,7 @@ def test_a_constant_image_has_border_and_corners_only() -> None:
     image = Image.from_array(np.full((40, 40), 5.0))
     outcome = AttributionByRegion().measure(case_of(np.ones((40, 40)), image=image), Job())
     assert set(numbers(outcome, "positive_share")) == {BORDER, *CORNERS}
-    reasons = {score.of: score.reason for score in outcome.scores if score.reason}
+    reasons = {score.of: score.reason for score in outcome.scores if score.name == "volume_share" and score.reason}
     assert set(reasons) == {BODY, OUTSIDE, TABLE, TEXT}
     assert "same value everywhere" in reasons[BODY]
     assert not bad(outcome)
@@ -233,7 +234,7 @@ def test_colours_and_regression() -> None:
 @pytest.mark.parametrize("metric", [AttributionByRegion(), CounterfactualRegions()])
 def test_same_seed_same_bits_and_nothing_is_changed(metric: Metric) -> None:
     image = body_image()
-    network = SumIn((..., slice(2, 7), slice(2, 7)))
+    network = SumIn((..., slice(25, 35), slice(25, 35)))
     before = image.data.copy()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     random, own = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  # that it is left alone
