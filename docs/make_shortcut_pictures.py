@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
-from napari_xai_med import Classifier, Image, classifier_from_module, explain, load_model, read_image
+from napari_xai_med import Classifier, Image, classifier_from_module, explain, load_model, predict, read_image
 from napari_xai_med.cases import case_of
 from napari_xai_med.evaluation import Evaluation, evaluate_case
 from napari_xai_med.job import Job
@@ -106,7 +106,7 @@ def accuracy(classifier: Classifier, samples: Sequence[Sample]) -> float:
     """Mean of the accuracies of both classes."""
     with torch.inference_mode():
         inputs = torch.cat([classifier.prepare(sample.read()[0]).tensor for sample in samples])
-        answers = (classifier.network(inputs)[:, 0] > 0).numpy()
+        answers = (classifier.network(inputs)[:, 0] > 0).numpy().astype(int)
     labels = np.array([sample.label for sample in samples])
     return float(np.mean([(answers[labels == k] == k).mean() for k in (0, 1)]))
 
@@ -155,7 +155,7 @@ def real(title: str, names: tuple[str, str], split: tuple[list[Sample], list[Sam
     found = []
     for sample in second:
         image, drawn = sample.read()
-        if sample.label == 1 and float(classifier.network(classifier.prepare(image).tensor)[0, 0]) > 0:
+        if sample.label == 1 and predict(image, classifier).top == 1:
             found.append(judged(image, classifier, names[1], {} if drawn is None else {mask: drawn}))
     print(f"Of the {len(found)} held-out images that it rightly calls {names[1]}:\n")
     print(table(found))
@@ -163,7 +163,7 @@ def real(title: str, names: tuple[str, str], split: tuple[list[Sample], list[Sam
 
 def outlines(image: Image, attribution: NDArray[np.float32], regions: Mapping[str, NDArray[np.bool_]]) -> Figure:
     """The image with its regions, and with the map."""
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
         axes.imshow(image.data[0], "gray", vmin=np.percentile(image.data, 1), vmax=np.percentile(image.data, 99.5))
@@ -171,7 +171,7 @@ def outlines(image: Image, attribution: NDArray[np.float32], regions: Mapping[st
     for k, (name, mask) in enumerate(regions.items()):
         left.contour(mask, levels=[0.5], colors=f"C{k}", linewidths=1)
         left.plot([], [], color=f"C{k}", label=name)
-    left.legend(loc="lower center", ncols=3, fontsize=7, bbox_to_anchor=(0.5, -0.16))
+    figure.legend(loc="outside lower center", ncols=5, fontsize=8)
     shown = right.imshow(attribution, "turbo", alpha=0.5)
     figure.colorbar(shown, ax=right, shrink=0.8, label="Grad-CAM")
     return figure
