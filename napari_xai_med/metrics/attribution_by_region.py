@@ -1,4 +1,4 @@
-"""How much of a map lies in which region: does a class lean on what is not the patient?"""
+"""How much of a map lies in which region, and whether a class leans on what is not the patient."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ class AttributionByRegion(Metric):
     title: ClassVar[str] = "Attribution by region"
     family: ClassVar[Family] = Family.SHORTCUTS
     about: ClassVar[str] = (
-        "How much of the map lies in the body, outside of it, in corners, border, burnt-in text, table and drawn masks, "
+        "How much of the map lies in the body, outside of it, in corners, border, text, table and drawn masks, "
         "beside how much of the image these are."
     )
     paper: ClassVar[str] = (
         "After Zech et al. 2018, Variable generalization performance of a deep learning model to detect pneumonia in "
-        "chest radiographs, PLOS Medicine 15(11); random maps by Theiler et al. 1992, Physica D 58; their maximum over regions by Westfall & Young 1993"
+        "chest radiographs, PLOS Medicine 15(11); random maps by Theiler et al. 1992, Physica D 58; "
+        "their maximum over regions by Westfall & Young 1993, Resampling-Based Multiple Testing"
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE})
     panel: ClassVar[bool] = True

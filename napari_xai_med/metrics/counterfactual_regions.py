@@ -1,8 +1,8 @@
-"""What a classifier says without a region: does it use what is not the patient?"""
+"""What a classifier says without a region, and whether it uses what is not the patient."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import log, nan
@@ -37,8 +37,7 @@ ELSEWHERE = "elsewhere in the patient"
 _HALVED = log(2)
 """By how much the logit of the odds falls where the odds halve."""
 _MOST = 0.25
-"""Share of the patient up to which as much of it can be replaced: more of it would hold the finding nearly always."""
-_TOO_LARGE = "It is more than a quarter of the patient, so that as much of the patient would be the patient itself."
+"""Share of the patient that is replaced to compare with at most: more would hold the finding nearly always."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,12 @@ class _Said:
 
 @dataclass(frozen=True)
 class _Without:
-    """What it says without a region, and without as much of the patient, or why that is not known."""
+    """What it says without a region, or why that is not known, and without some of the patient, and how much."""
 
     said: _Said | None
     elsewhere: tuple[_Said, ...] = ()
     reason: str = ""
+    much: str = ""
 
 
 @register
@@ -93,12 +93,12 @@ class CounterfactualRegions(Metric):
     def measure(self, case: Case, job: Job) -> Outcome:
         """Changes by region, and what they mean.
 
-        Regions are replaced in the image itself, in its own units, and all of the preprocessing follows. What lies
-        outside the body is made one value, its median there, since filling it in would make it look like the body.
+        Regions are replaced in the image itself, in its own units, and all of the preprocessing follows. Body
+        and surroundings are made one value, the median of the surroundings: filled in, air would look like the body.
 
         The classifier *uses* a region that is not the patient if without it the odds of the class at least halve, over
-        and above what they fall by without as much of the patient (the median of some places): less could be a change
-        by chance, or what any replaced voxels do to this classifier.
+        and above what they fall by without as much of the patient (the median of some places; a quarter of the patient
+        for larger regions): less could be a change by chance, or what any replaced voxels do to this classifier.
 
         Returns
         -------
@@ -112,9 +112,11 @@ class CounterfactualRegions(Metric):
         for name, without in found.items():
             scores += _scores(name, said, without)
         scores += [Score("logit_change", nan, why, of=name) for name, why in places.missing.items()]
-        asked = 1 + sum(len(each.elsewhere) + (each.said is not None) for each in found.values())
+        different = {id(one) for each in found.values() for one in (*each.elsewhere, each.said) if one is not None}
         verdicts = _verdicts(case.asked, places, said, found)
-        return Outcome(tuple(scores), verdicts, notices=notices, facts={"evaluations": asked, "fill": self.fill})
+        return Outcome(
+            tuple(scores), verdicts, notices=notices, facts={"evaluations": 1 + len(different), "fill": self.fill}
+        )
 
     def _ask(self, case: Case, places: Places, job: Job, classifier: Classifier) -> tuple[_Said, dict[str, _Without]]:
         """The answer itself, and those without each region."""
@@ -123,26 +125,35 @@ class CounterfactualRegions(Metric):
         data = asked.section.image.data
         masks = {name: _on_section(asked, mask) for name, mask in places.masks.items()}
         patient = _on_section(asked, places.patient)
+        most = int(_MOST * np.count_nonzero(patient))
         said = _answer(asked, classifier, data, job.part(0.0, 0.0))
+        # Regions of one size, such as the corners, are compared with the same places.
+        known: dict[int, tuple[_Said, ...]] = {}
         found: dict[str, _Without] = {}
         for k, (name, mask) in enumerate(masks.items()):
             part = job.part(k / len(masks), (k + 1) / len(masks))
             part.step(0.0, f"Asking without {_named(name)}")
-            random = np.random.default_rng((case.seed, k))
             size = int(np.count_nonzero(mask))
-            compare = name not in (BODY, *places.drawn) and size <= _MOST * np.count_nonzero(patient)
+            count = min(size, most) if name in NOT_PATIENT else 0
             try:
-                fill = FILLS[self.fill]
-                new = flattened(data, mask) if name == OUTSIDE else fill(data, mask, spacing, self.blur)
+                new = self._replaced(data, mask, spacing, masks[OUTSIDE] if name in (BODY, OUTSIDE) else None)
                 answer = _answer(asked, classifier, new, part)
-                balls = [ball_inside(patient, size, spacing, random) for _ in range(self.places if compare else 0)]
-                others = [_answer(asked, classifier, fill(data, ball, spacing, self.blur), part) for ball in balls]
-                found[name] = _Without(answer, tuple(others), "" if compare else _TOO_LARGE)
+                if count and count not in known:
+                    random = np.random.default_rng((case.seed, count))
+                    balls = [ball_inside(patient, count, spacing, random) for _ in range(self.places)]
+                    others = [self._replaced(data, ball, spacing) for ball in balls]
+                    known[count] = tuple(_answer(asked, classifier, other, part) for other in others)
+                much = "as much" if size <= most else "a quarter"
+                found[name] = _Without(answer, known[count] if count else (), much=much)
             except Cancelled:
                 raise
             except XAIMedError as error:
-                found[name] = _Without(None, (), str(error))
+                found[name] = _Without(None, reason=str(error))
         return said, found
+
+    def _replaced(self, data: Map, mask: Mask, spacing: Sequence[float], like: Mask | None = None) -> Map:
+        """The image without a region, which becomes one value where it is said of which voxels."""
+        return FILLS[self.fill](data, mask, spacing, self.blur) if like is None else flattened(data, mask, like)
 
 
 def _on_section(asked: Asked, mask: Mask) -> Mask:
@@ -178,15 +189,15 @@ def _scores(name: str, said: _Said, without: _Without) -> list[Score]:
             low, high = np.percentile(changes, [2.5, 97.5])
             middle = float(np.median(changes))
             scores.append(Score(label, middle, of=name, subject=ELSEWHERE, low=float(low), high=float(high)))
-        elif name in NOT_PATIENT:
-            scores.append(Score(label, nan, without.reason, of=name, subject=ELSEWHERE))
     return scores
 
 
 def _verdicts(asked: Asked, places: Places, said: _Said, found: Mapping[str, _Without]) -> tuple[Verdict, ...]:
     """A sentence for each region that is used, or one that none is; and for the body and drawn masks."""
     what = f"the {asked.known.head.quantity} of {asked.request.target or 'the class'}"
-    used, calm, others = [], [], []
+    used: list[tuple[float, str]] = []
+    calm: list[tuple[float, str]] = []
+    others: list[Verdict] = []
     for name, without in found.items():
         if without.said is None:
             continue
@@ -217,7 +228,7 @@ def _change(what: str, said: _Said, without: _Without) -> str:
         what, numbers = f"the logit of {what.split(' of ', 1)[1]}", [one.logit for one in each]
     before, after = (f"{number:.3g}" for number in numbers[:2])
     way = f"falls from {before} to {after}" if numbers[1] < numbers[0] else f"rises from {before} to {after}"
-    control = f" (without as much of the patient: {np.median(numbers[2:]):.3g})" if without.elsewhere else ""
+    control = f" (without {without.much} of the patient: {np.median(numbers[2:]):.3g})" if without.elsewhere else ""
     return f"{what} {way if before != after else f'stays at {before}'}{control}"
 
 

@@ -43,15 +43,17 @@ FILLS: Mapping[str, Callable[[Map, Mask, Sequence[float], float], Map]] = {
 }
 
 
-def flattened(data: Map, mask: Mask) -> Map:
-    """With one value for all of a region, each channel's median there.
+def flattened(data: Map, mask: Mask, like: Mask) -> Map:
+    """With one value for all of a region.
 
     Parameters
     ----------
     data : ndarray of float32, shape (C, *spatial)
     mask : ndarray of bool, shape (*spatial)
+    like : ndarray of bool, shape (*spatial)
+        Where each channel's median is that value; at least one voxel.
     """
-    level = np.median(data[:, mask], axis=1)
+    level = np.median(data[:, like], axis=1)
     return np.where(mask, level.reshape(-1, *(1 for _ in mask.shape)), data).astype(np.float32)
 
 

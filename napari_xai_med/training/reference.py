@@ -159,7 +159,7 @@ def train(recipe: ReferenceRecipe, report: Report) -> Trained:
         torch.manual_seed(recipe.seed)
         network: nn.Module = ConfigParser({"network": recipe.network}).get_parsed_content("network")
         inputs, labels = _cases(recipe, recipe.cases, recipe.seed)
-        _fit(recipe, network, inputs, labels, report)
+        fit(recipe, network, inputs, labels, report)
     accuracy = _accuracy(recipe, network, *_cases(recipe, recipe.held_out, HELD_OUT_SEED))
     report(f"{recipe.name}: accuracy {accuracy:.3f} on {recipe.held_out * len(recipe.kinds)} held-out cases")
     if accuracy < ACCURACY_NEEDED:
@@ -182,7 +182,8 @@ def _cases(recipe: ReferenceRecipe, count: int, first_seed: int) -> tuple[Tensor
     return torch.stack(inputs), torch.tensor(labels)
 
 
-def _fit(recipe: ReferenceRecipe, network: nn.Module, inputs: Tensor, labels: Tensor, report: Report) -> None:
+def fit(recipe: ReferenceRecipe, network: nn.Module, inputs: Tensor, labels: Tensor, report: Report) -> None:
+    """Train a network by a recipe on inputs, (N, C, *spatial), with classes, (N,); it is in eval mode then."""
     optimiser = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-2)
     steps = recipe.epochs * -(-len(inputs) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps)
