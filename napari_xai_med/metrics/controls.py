@@ -26,7 +26,7 @@ def controls_of(case: Case) -> dict[str, Map]:
     that every number about values, shares or ranks can be compared. Ties of a control are broken by the seed.
 
     - ``random``: a random field with the map's spectrum (its Fourier phases are drawn by the seed; Theiler et al.
-      1992), and so as smooth as the map along each axis. White noise would make other damage to an image than any
+      1992), and so about as smooth as the map along each axis. White noise would make other damage to an image than any
       explanation does, and be beaten, or not, for that alone.
     - ``edges``: the image's gradient magnitude (Sobel), which many maps resemble whatever was learnt (Adebayo et al.
       2018). Only where the case has the image.
