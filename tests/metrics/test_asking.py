@@ -37,7 +37,7 @@ CONTROLS = {"random", "edges", "centre"}
 
 
 def asked_of(image: Image, classifier: Classifier, **how: Any) -> Any:
-    attribution = explain(image, classifier, "gradient", target=1, **how)
+    attribution = explain(image, classifier, "input_x_gradient", target=1, **how)
     return attribution, case_of(attribution, image=image, classifier=classifier, sign="absolute")
 
 
