@@ -149,6 +149,16 @@ class _Baseline(OneBaseline):
     title: ClassVar[str] = "The metric"
 
 
+def joined(parts: Sequence[Outcome], facts: Mapping[str, Any]) -> Outcome:
+    """What was found with each of several baselines as one outcome."""
+    return Outcome(
+        tuple(score for part in parts for score in part.scores),
+        tuple(verdict for part in parts for verdict in part.verdicts),
+        tuple(plot for part in parts for plot in part.plots),
+        facts=facts,
+    )
+
+
 @dataclass(frozen=True)
 class Probing(Metric):
     """A metric that compares what a classifier says about changed copies of its input with a map."""
