@@ -24,7 +24,7 @@ from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Metric, Need
 from napari_xai_med.metrics.case import Asked, Case, Map, Sign
-from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score
+from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score, Verdict
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.target import Quantity, Target
@@ -188,7 +188,8 @@ class Probing(Metric):
         job.step(0.0, "Preparing the controls")
         reason, maps = _maps_of(case, asked, ranks=self.ranks)
         if reason:
-            return Outcome(tuple(Score(name, nan, reason, better=way) for name, way in self.numbers.items()))
+            scores = tuple(Score(name, nan, reason, better=way) for name, way in self.numbers.items())
+            return Outcome(scores, (Verdict(f"{self.title} is not defined: {reason}"),))
         job.step(_FEW / 2, "Asking about the image")
 
         def work(classifier: Classifier) -> Outcome:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from faithful_cases import SHAPES, case_for, conv_network, found, image_of, linear_case, measured
 from helpers import classifier_of
+from scipy.integrate import trapezoid
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.metrics.case import Case, Sign
@@ -27,7 +28,7 @@ def test_curves_of_a_linear_network_are_sums_of_sorted_contributions(dims: int, 
         outcome = measured(name, case, quantity="logit", steps=steps)
         (line,) = [line for line in outcome.plots[0].lines if line.subject == "explanation"]
         np.testing.assert_allclose(line.y, curve, atol=1e-4)
-        area = np.trapezoid(curve, dx=1 / steps)
+        area = trapezoid(curve, dx=1 / steps)
         assert found(outcome, f"{name}_auc") == pytest.approx(area, abs=1e-4)
         # The image's score is 1 and that of zeros 0.
         assert found(outcome, f"{name}_auc_normalised") == pytest.approx(area / sums[-1], abs=1e-4)
@@ -77,7 +78,7 @@ def test_equals_a_plain_loop(dims: int, head: Head, classes: int, baselines: tup
             for k in range(6):
                 gone = torch.from_numpy(ranks < np.rint(k / 5 * values.size)) ^ (name == "insertion")
                 curve.append(probability(torch.where(gone, torch.tensor(known[baseline]), x)))
-            area = np.trapezoid(curve, dx=0.2)
+            area = trapezoid(curve, dx=0.2)
             assert found(outcome, f"{name}_auc", at=f"baseline {baseline}") == pytest.approx(area, abs=1e-6)
         assert [plot.title.split()[-1] for plot in outcome.plots] == list(baselines)
 
@@ -121,7 +122,10 @@ def test_what_a_map_can_not_be_asked_is_nan_with_a_reason(name: str) -> None:
         outcome = measured(name, broken(values))
         assert all(np.isnan(score.value) and score.better in Better for score in outcome.scores)
         assert len(outcome.scores) >= 1
-        return {score.reason for score in outcome.scores}
+        (reason,) = {score.reason for score in outcome.scores}
+        assert outcome.verdicts[0].good is None
+        assert outcome.verdicts[0].sentence.endswith(f"is not defined: {reason}")
+        return {reason}
 
     hole = np.ones(SHAPES[2])
     hole[2, 3:5] = nan
