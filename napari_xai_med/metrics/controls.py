@@ -26,7 +26,7 @@ def controls_of(case: Case) -> dict[str, Map]:
     that every number about values, shares or ranks can be compared. Ties of a control are broken by the seed.
 
     - ``random``: a random field with the map's spectrum (its Fourier phases are drawn by the seed; Theiler et al.
-      1992), and so as smooth as the map along each axis. White noise would make other damage to an image than any
+      1992), and so about as smooth as the map along each axis. White noise would make other damage to an image than any
       explanation does, and be beaten, or not, for that alone.
     - ``edges``: the image's gradient magnitude (Sobel), which many maps resemble whatever was learnt (Adebayo et al.
       2018). Only where the case has the image.
@@ -56,7 +56,8 @@ def controls_of(case: Case) -> dict[str, Map]:
         values = flat[np.argsort(np.abs(flat), kind="stable")]
     else:
         values = np.sort(flat)[:: -1 if case.sign is Sign.NEGATIVE else 1]
-    return {name: _with_values(field, values, random) for name, field in fields.items()}
+    ties = random.permutation(flat.size)
+    return {name: _with_values(field, values, ties) for name, field in fields.items()}
 
 
 def _same_spectrum(values: Map, random: np.random.Generator) -> Map:
@@ -76,10 +77,10 @@ def _bell(shape: tuple[int, ...]) -> Map:
     return cast("Map", np.exp(result))
 
 
-def _with_values(field: Map, values: NDArray[np.float32], random: np.random.Generator) -> Map:
+def _with_values(field: Map, values: NDArray[np.float32], ties: NDArray[np.intp]) -> Map:
     """Values in ascending order where a field has its own in that order."""
     result = np.empty(field.size, np.float32)
-    result[ascending(field, random.permutation(field.size))] = values
+    result[ascending(field, ties)] = values
     return result.reshape(field.shape)
 
 

@@ -15,7 +15,7 @@ from napari_xai_med.games.base import Float
 from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
-from napari_xai_med.metrics.probing import Probe, WithBaselines
+from napari_xai_med.metrics.probing import Probe, WithBaselines, joined
 from napari_xai_med.metrics.removal import curves, levels_of
 from napari_xai_med.options import option
 
@@ -51,16 +51,12 @@ class _Curve(WithBaselines):
         baselines = probe.baselines(self.baselines, self)
         found = curves(probe, levels, self.steps, [self.taken], baselines, whole=True)[:, 0]
         x = np.concatenate([[0.0], shares])
-        scores: list[Score] = []
-        verdicts: list[Verdict] = []
-        plots: list[Curves] = []
+        outcomes = []
         for name, lines in zip(self.baselines, found, strict=True):
             areas = dict(zip(probe.subjects, trapezoid(lines, x, axis=1).tolist(), strict=True))
-            scores += self._scores(name, areas, lines)
-            verdicts.append(self._verdict(name, areas, lines, probe))
-            plots.append(self._plot(name, probe, x, lines))
-        facts = {"baselines": list(self.baselines), "steps": self.steps}
-        return Outcome(tuple(scores), tuple(verdicts), tuple(plots), facts=facts)
+            verdict, plot = self._verdict(name, areas, lines, probe), self._plot(name, probe, x, lines)
+            outcomes.append(Outcome(tuple(self._scores(name, areas, lines)), (verdict,), (plot,)))
+        return joined(outcomes, {"baselines": list(self.baselines), "steps": self.steps})
 
     def _ends(self, lines: Float) -> tuple[float, float]:
         """Scores of the image and of the baseline, where all curves begin and end."""

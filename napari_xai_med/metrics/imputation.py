@@ -27,8 +27,8 @@ def imputed(image: Tensor, removed: Tensor, sides: Sequence[float]) -> Tensor:
     """Images whose removed voxels are the weighted mean of their neighbours, removed ones too.
 
     Own conjugate gradients, and not SciPy's as in `inpainted` or the authors' sparse solver: these equations are a
-    short sum along each axis, so that no matrix is built, all images of a batch are solved at once, and on the network's device.
-    They are tested to give what SciPy's `spsolve` gives.
+    short sum along each axis, so that no matrix is built, and all images of a batch are solved at once, on the
+    network's device. They are tested to give what SciPy's `spsolve` gives.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.parts import all_sums, falls, parts_of
-from napari_xai_med.metrics.probing import AS_EXPLAINED, QUANTITIES, Make, Probe, WithBaselines
+from napari_xai_med.metrics.probing import AS_EXPLAINED, QUANTITIES, Make, Probe, WithBaselines, joined
 from napari_xai_med.options import option
 
 _TURNED = "Infidelity ({}) is smallest with the map turned round, so that it says the opposite of what happens."
@@ -66,8 +66,7 @@ class Infidelity(WithBaselines):
     def judge(self, probe: Probe) -> Outcome:
         """One number for each baseline and subject; see `Probing`."""
         baselines = probe.baselines(self.baselines, self)
-        scores: list[Score] = []
-        verdicts: list[Verdict] = []
+        outcomes = []
         for k, name in enumerate(self.baselines):
             fields = dict(probe.maps)
             if self.per_unit:
@@ -76,11 +75,8 @@ class Infidelity(WithBaselines):
             shares = k / len(baselines), (k + 1) / len(baselines)
             perturb = self._squares if self.perturbation == "square" else self._segments
             said, fell = perturb(probe, fields, baselines[k], *shares)
-            found, verdict = self._told(f"baseline {name}", dict(zip(fields, said, strict=True)), fell)
-            scores += found
-            verdicts.append(verdict)
-        facts = {"baselines": list(self.baselines), "samples": self.samples}
-        return Outcome(tuple(scores), tuple(verdicts), facts=facts)
+            outcomes.append(self._told(f"baseline {name}", dict(zip(fields, said, strict=True)), fell))
+        return joined(outcomes, {"baselines": list(self.baselines), "samples": self.samples})
 
     def _squares(
         self, probe: Probe, fields: Mapping[str, NDArray[np.float32]], baseline: Tensor, start: float, stop: float
@@ -111,7 +107,7 @@ class Infidelity(WithBaselines):
         gone = random.random((self.samples, count)).argsort(1).argsort(1) < numbers
         return all_sums(fields, labels) @ gone.T, falls(probe, labels, gone, baseline, start, stop)
 
-    def _told(self, told: str, said: Mapping[str, Float], fell: Float) -> tuple[list[Score], Verdict]:
+    def _told(self, told: str, said: Mapping[str, Float], fell: Float) -> Outcome:
         shares, scores, own = {}, [], 1.0
         size = float(np.square(fell).mean())
         for subject, sums in said.items():
@@ -128,9 +124,9 @@ class Infidelity(WithBaselines):
             own = factor if subject == EXPLANATION else own
         first = shares.pop(EXPLANATION)
         if own < 0:
-            return scores, Verdict(_TURNED.format(told), False)
+            return Outcome(tuple(scores), (Verdict(_TURNED.format(told), False),))
         called = f"Infidelity ({told}, as a share of the squared fall, lower is better)"
-        return scores, against_controls(called, first, shares, Better.LOWER)
+        return Outcome(tuple(scores), (against_controls(called, first, shares, Better.LOWER),))
 
 
 def _without(image: Tensor, baseline: Tensor, places: Tensor, size: list[int]) -> Make:

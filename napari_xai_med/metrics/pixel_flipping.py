@@ -12,9 +12,9 @@ from napari_xai_med.games.base import Float
 from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.case import Sign
 from napari_xai_med.metrics.controls import against_controls
-from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
+from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
 from napari_xai_med.metrics.parts import parts_of, parts_option, sums_of
-from napari_xai_med.metrics.probing import Probe, WithBaselines
+from napari_xai_med.metrics.probing import Probe, WithBaselines, joined
 from napari_xai_med.metrics.removal import Levels, curves, levels_of
 from napari_xai_med.options import option
 from napari_xai_med.segments.base import Labels
@@ -62,12 +62,7 @@ class PixelFlipping(WithBaselines):
             for name, lines in zip(self.baselines, found, strict=True)
         ]
         facts = {"baselines": list(self.baselines), "regions": int(labels.max()), "flips": flips}
-        return Outcome(
-            tuple(score for scores, _, _ in outcomes for score in scores),
-            tuple(verdict for _, verdict, _ in outcomes),
-            tuple(plot for _, _, plot in outcomes),
-            facts=facts,
-        )
+        return joined(outcomes, facts)
 
     def _levels(self, probe: Probe, name: str, labels: Labels, flips: int, *, least: bool) -> Levels:
         """At which step each voxel's region goes."""
@@ -77,7 +72,7 @@ class PixelFlipping(WithBaselines):
         levels = levels_of(sums, shares.tolist(), sign, probe.case.seed, least=least)
         return np.concatenate([[flips], levels]).astype(np.int16)[labels]
 
-    def _told(self, probe: Probe, at: str, lines: Float) -> tuple[list[Score], Verdict, Curves]:
+    def _told(self, probe: Probe, at: str, lines: Float) -> Outcome:
         falls = lines[..., :1] - lines
         most, least = falls.mean(2)
         scores = [
@@ -89,4 +84,5 @@ class PixelFlipping(WithBaselines):
         verdict = against_controls(f"AOPC ({at}, higher is better)", means.pop(EXPLANATION), means, Better.HIGHER)
         x = np.arange(falls.shape[2], dtype=float)
         drawn = tuple(Line(subject, x, y, subject) for subject, y in zip(probe.subjects, falls[0], strict=True))
-        return scores, verdict, Curves(f"{self.title}, {at}", "regions taken away", "fall of the score", drawn)
+        plot = Curves(f"{self.title}, {at}", "regions taken away", "fall of the score", drawn)
+        return Outcome(tuple(scores), (verdict,), (plot,))

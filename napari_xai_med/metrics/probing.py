@@ -24,7 +24,7 @@ from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Metric, Need
 from napari_xai_med.metrics.case import Asked, Case, Map, Sign
-from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score
+from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score, Verdict
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.target import Quantity, Target
@@ -150,6 +150,16 @@ class _Baseline(OneBaseline):
     title: ClassVar[str] = "The metric"
 
 
+def joined(parts: Sequence[Outcome], facts: Mapping[str, Any]) -> Outcome:
+    """What was found with each of several baselines as one outcome."""
+    return Outcome(
+        tuple(score for part in parts for score in part.scores),
+        tuple(verdict for part in parts for verdict in part.verdicts),
+        tuple(plot for part in parts for plot in part.plots),
+        facts=facts,
+    )
+
+
 @dataclass(frozen=True)
 class Probing(Metric):
     """A metric that compares what a classifier says about changed copies of its input with a map."""
@@ -179,7 +189,8 @@ class Probing(Metric):
         job.step(0.0, "Preparing the controls")
         reason, maps = _maps_of(case, asked, ranks=self.ranks)
         if reason:
-            return Outcome(tuple(Score(name, nan, reason, better=way) for name, way in self.numbers.items()))
+            scores = tuple(Score(name, nan, reason, better=way) for name, way in self.numbers.items())
+            return Outcome(scores, (Verdict(f"{self.title} is not defined: {reason}"),))
         job.step(_FEW / 2, "Asking about the image")
 
         def work(classifier: Classifier) -> Outcome:

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from napari_xai_med.games.base import Float
 from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
-from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
-from napari_xai_med.metrics.probing import Probe, WithBaselines
+from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
+from napari_xai_med.metrics.probing import Probe, WithBaselines, joined
 from napari_xai_med.metrics.removal import curves, levels_of
 from napari_xai_med.metrics.shares import checked_shares
 from napari_xai_med.options import option
@@ -52,28 +53,26 @@ class SufficiencyComprehensiveness(WithBaselines):
         levels = {name: levels_of(values, self.shares, case.sign, case.seed) for name, values in probe.maps.items()}
         baselines = probe.baselines(self.baselines, self)
         found = curves(probe, levels, count, [True, False], baselines, whole=self.shares[-1] == 1)
-        scores: list[Score] = []
-        verdicts: list[Verdict] = []
-        plots: list[Curves] = []
-        for baseline, ways in zip(self.baselines, found, strict=True):
+        told = [
+            self._told(probe, name, f"baseline {baseline}", lines)
+            for baseline, ways in zip(self.baselines, found, strict=True)
             # The first point without the first voxels is the image itself.
-            falls = ways[0, :1, :1] - ways[:, :, 1:]
-            for (name, better), lines in zip(self.numbers.items(), falls, strict=True):
-                means = dict(zip(probe.subjects, (lines.sum(1) / (count + 1)).tolist(), strict=True))
-                told = f"baseline {baseline}"
-                for subject, line in zip(probe.subjects, lines, strict=True):
-                    scores += [
-                        Score(name, value, subject=subject, at=f"{told}, {share:.4g} of the voxels", better=better)
-                        for share, value in zip(self.shares, line, strict=True)
-                    ]
-                    scores.append(Score(f"{name}_aopc", means[subject], subject=subject, at=told, better=better))
-                own = means.pop(EXPLANATION)
-                called = f"The mean {name} ({told}, {better} is better)"
-                verdicts.append(against_controls(called, own, means, better))
-                drawn = tuple(
-                    Line(subject, np.array(self.shares), line, subject)
-                    for subject, line in zip(probe.subjects, lines, strict=True)
-                )
-                plots.append(Curves(f"{name.capitalize()}, {told}", "share of the voxels", "fall of the score", drawn))
-        facts = {"baselines": list(self.baselines), "shares": list(self.shares)}
-        return Outcome(tuple(scores), tuple(verdicts), tuple(plots), facts=facts)
+            for name, lines in zip(self.numbers, ways[0, :1, :1] - ways[:, :, 1:], strict=True)
+        ]
+        return joined(told, {"baselines": list(self.baselines), "shares": list(self.shares)})
+
+    def _told(self, probe: Probe, name: str, at: str, lines: Float) -> Outcome:
+        """One of both, of falls, (number of subjects, number of shares)."""
+        better = self.numbers[name]
+        means = dict(zip(probe.subjects, (lines.sum(1) / (len(self.shares) + 1)).tolist(), strict=True))
+        scores = []
+        for subject, line in zip(probe.subjects, lines, strict=True):
+            for share, value in zip(self.shares, line, strict=True):
+                scores.append(Score(name, value, subject=subject, at=f"{at}, {share:.4g} of the voxels", better=better))
+            scores.append(Score(f"{name}_aopc", means[subject], subject=subject, at=at, better=better))
+        own = means.pop(EXPLANATION)
+        verdict = against_controls(f"The mean {name} ({at}, {better} is better)", own, means, better)
+        x = np.array(self.shares)
+        drawn = tuple(Line(subject, x, line, subject) for subject, line in zip(probe.subjects, lines, strict=True))
+        plot = Curves(f"{name.capitalize()}, {at}", "share of the voxels", "fall of the score", drawn)
+        return Outcome(tuple(scores), (verdict,), (plot,))

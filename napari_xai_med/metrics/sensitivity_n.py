@@ -12,9 +12,9 @@ import numpy as np
 from napari_xai_med.games.base import Float
 from napari_xai_med.metrics.base import register
 from napari_xai_med.metrics.controls import against_controls
-from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
+from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
 from napari_xai_med.metrics.parts import all_sums, falls, parts_of, parts_option
-from napari_xai_med.metrics.probing import AS_EXPLAINED, QUANTITIES, Probe, WithBaselines
+from napari_xai_med.metrics.probing import AS_EXPLAINED, QUANTITIES, Probe, WithBaselines, joined
 from napari_xai_med.metrics.shares import checked_shares
 from napari_xai_med.options import option
 
@@ -68,16 +68,9 @@ class SensitivityN(WithBaselines):
             fell = falls(probe, labels, gone.reshape(-1, count), baselines[k], *shares).reshape(gone.shape[:2])
             outcomes.append(self._told(probe, f"baseline {name}", sizes, fell, said))
         facts = {"baselines": list(self.baselines), "parts": count, "sizes": sizes, "samples": self.samples}
-        return Outcome(
-            tuple(score for scores, _, _ in outcomes for score in scores),
-            tuple(verdict for _, verdict, _ in outcomes),
-            tuple(plot for _, _, plot in outcomes),
-            facts=facts,
-        )
+        return joined(outcomes, facts)
 
-    def _told(
-        self, probe: Probe, told: str, sizes: list[int], fell: Float, said: Float
-    ) -> tuple[list[Score], Verdict, Curves]:
+    def _told(self, probe: Probe, told: str, sizes: list[int], fell: Float, said: Float) -> Outcome:
         scores, means, drawn = [], {}, []
         for k, subject in enumerate(probe.subjects):
             found = [_correlation(said[n, :, k], fell[n]) for n in range(len(sizes))]
@@ -94,7 +87,8 @@ class SensitivityN(WithBaselines):
             drawn.append(Line(subject, np.array(sizes, float), values, subject))
         own = means.pop(EXPLANATION)
         verdict = against_controls(f"Sensitivity-n ({told}, higher is better)", own, means, Better.HIGHER)
-        return scores, verdict, Curves(f"{self.title}, {told}", "n, parts taken away", "correlation", tuple(drawn))
+        plot = Curves(f"{self.title}, {told}", "n, parts taken away", "correlation", tuple(drawn))
+        return Outcome(tuple(scores), (verdict,), (plot,))
 
 
 def _correlation(said: Float, fell: Float) -> tuple[float, str]:
