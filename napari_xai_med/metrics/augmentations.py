@@ -108,8 +108,7 @@ class Augmentations(Metric):
             name = f"rotation by {degrees:g} degrees"
             found.append(Changed(name, image) if fixed else _turned(name, asked, degrees))
         if self.millimetres:
-            name = f"shift by {self.millimetres:g} {'pixels' if image.is_bare else 'mm'}"
-            found.append(shifted(name, image, shift_of(asked, self.millimetres, random)))
+            found.append(shifted(image, shift_of(asked, self.millimetres, random)))
         if self.flip:
             axis = _side_axis(asked)
             if axis is None:

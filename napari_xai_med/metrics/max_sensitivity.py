@@ -103,12 +103,11 @@ class MaxSensitivity(Metric):
         random = np.random.default_rng(seed)
         at = f"noise of {100 * self.radius:g} %"
         groups = {at: [Changed(at, noisy(asked.image, self.radius, random, uniform=True)) for _ in range(self.samples)]}
-        if self.shifts:
-            at = f"shift by {self.millimetres:g} {'pixels' if asked.image.is_bare else 'mm'}"
-            steps = (
-                [] if why_not_moved(asked) else [shift_of(asked, self.millimetres, random) for _ in range(self.shifts)]
-            )
-            groups[at] = [shifted(at, asked.image, each) for each in steps]
+        if self.shifts and why_not_moved(asked):
+            groups["shift"] = []
+        elif self.shifts:
+            images = [shifted(asked.image, shift_of(asked, self.millimetres, random)) for _ in range(self.shifts)]
+            groups[images[0].name] = images
         return groups
 
 
