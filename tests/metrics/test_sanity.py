@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
-import exported_networks
 import numpy as np
 import pytest
 import torch
+from forgetful_networks import Scaled, Small, Weighted, same_state, seeded, state_of
 from helpers import classifier_of
 from scipy.stats import entropy
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from napari_xai_med import explain, load_model
@@ -25,8 +22,8 @@ from napari_xai_med.metrics.case import Case
 from napari_xai_med.metrics.efficient_randomisation import RANDOM, complexity
 from napari_xai_med.metrics.outcome import EXPLANATION, Outcome
 from napari_xai_med.metrics.parameter_randomisation import seed_of
-from napari_xai_med.metrics.similarity_of_maps import MOST, NAMES, moved_copies, similarities
-from napari_xai_med.metrics.unrelated import MOVED, Likeness
+from napari_xai_med.metrics.similarity_of_maps import NAMES, similarities
+from napari_xai_med.metrics.unrelated import MOVED
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.randomised import weight_layers, with_random_weights
@@ -34,56 +31,6 @@ from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 from napari_xai_med.samples import embedded_classifiers
 from napari_xai_med.training.phantoms import make_phantom, make_slice
 from napari_xai_med.training.reference import HELD_OUT_SEED
-
-
-class Weighted(nn.Module):
-    """Logits are sums of the pixels, each with a weight of its own."""
-
-    def __init__(self, classes: int = 3, size: int = 24) -> None:
-        super().__init__()
-        self.head = nn.Linear(size * size, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(x.flatten(1))
-        return logits
-
-
-class Scaled(nn.Module):
-    """Logits are the mean of the image times a weight for each class: maps of input x gradient are the image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor([1.0, -1.0]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1).mean(1, keepdim=True) * self.scale
-
-
-class Small(nn.Module):
-    """A convolutional network for two or three axes."""
-
-    def __init__(self, dims: int = 2) -> None:
-        super().__init__()
-        convolution, norm = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))[dims - 2]
-        self.features = nn.Sequential(
-            convolution(1, 6, 3, padding=1), norm(6), nn.ReLU(), convolution(6, 6, 3, padding=1), nn.ReLU()
-        )
-        self.head = nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(x).flatten(2).mean(2))
-        return logits
-
-
-def seeded(kind: type[nn.Module], *arguments: Any) -> nn.Module:
-    torch.manual_seed(0)
-    network = kind(*arguments)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
-            # Statistics that are not those of a fresh network.
-            nn.init.uniform_(module.running_mean, -1, 1)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-    return network
 
 
 def picture(size: int = 24, seed: int = 0) -> Image:
@@ -103,187 +50,6 @@ def measure(case: Case, name: str, job: Job | None = None, **options: Any) -> Ou
 
 def numbers(outcome: Outcome, subject: str = EXPLANATION, at: str = "") -> dict[str, float]:
     return {each.name: each.value for each in outcome.scores if each.subject == subject and at in each.at}
-
-
-def state_of(network: nn.Module) -> dict[str, Any]:
-    modes = {name: module.training for name, module in network.named_modules()}
-    grads = {name: value.requires_grad for name, value in network.named_parameters()}
-    return {"modes": modes, "grads": grads, **{k: v.clone() for k, v in network.state_dict().items()}}
-
-
-def same_state(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.equal(value, other[key]) if isinstance(value, Tensor) else value == other[key]
-        for key, value in one.items()
-    )
-
-
-def test_similarities_equal_plain_ones() -> None:
-    random = np.random.default_rng(0)
-    one, other = random.normal(size=(2, 32, 40)).astype(np.float32)
-    found = similarities(one, other)
-    a, b = (np.abs(each) / np.abs(each).max() for each in (one, other))
-    assert found["ssim"] == pytest.approx(structural_similarity(a, b, data_range=1.0), abs=1e-6)
-    ranks = [each.ravel().argsort().argsort() for each in (one, other)]
-    assert found["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-9)
-    sizes = [each.ravel().argsort().argsort() for each in (a, b)]
-    assert found["spearman_absolute"] == pytest.approx(np.corrcoef(*sizes)[0, 1], abs=1e-9)
-
-
-@pytest.mark.parametrize("shape", [(24, 30), (12, 10, 14), (16, 1, 16), (1, 20, 20)])
-def test_a_map_is_like_itself_and_its_opposite_is_not(shape: tuple[int, ...]) -> None:
-    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    assert similarities(values, values) == pytest.approx(dict.fromkeys(NAMES, 1.0))
-    expected = {"ssim": 1.0, "spearman": -1.0, "spearman_absolute": 1.0, "hog": 1.0}
-    assert similarities(values, -3 * values) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("value", "words"), [(0.0, "0 everywhere"), (2.5, "2.5 everywhere"), (np.nan, "576 voxels .* not finite")]
-)
-def test_why_maps_can_t_be_compared(value: float, words: str) -> None:
-    good, bad = picture().data[0], np.full((24, 24), value, np.float32)
-    for pair in ((good, bad), (bad, good)):
-        for reason in similarities(*pair).values():
-            assert isinstance(reason, str)
-            assert re.search(words, reason)
-
-
-def test_small_maps_have_no_structure_but_ranks() -> None:
-    one, other = np.random.default_rng(0).random((2, 2, 9), np.float32)
-    found = similarities(one, other)
-    assert isinstance(found["ssim"], str)
-    assert isinstance(found["hog"], str)
-    assert isinstance(found["spearman"], float)
-
-
-def test_only_what_is_known_counts() -> None:
-    one = picture(32).data[0]
-    inside = np.zeros((32, 32), bool)
-    inside[8:24, 8:24] = True
-    # Nothing that is outside is looked at, not even where it is not finite.
-    other = np.where(inside, one, np.nan)
-    assert similarities(one, other, inside) == pytest.approx(dict.fromkeys(NAMES, 1.0))
-    assert isinstance(similarities(one, other)["ssim"], str)
-    assert isinstance(similarities(one, other, ~inside & inside)["ssim"], str)
-
-
-def test_large_maps_are_thinned() -> None:
-    large = np.random.default_rng(0).random((128, 96, 64), np.float32)
-    assert large.size > MOST
-    assert similarities(large, large)["spearman"] == pytest.approx(1.0)
-
-
-def test_moved_copies_keep_values_and_lose_the_place() -> None:
-    values = np.random.default_rng(0).normal(size=(20, 1, 30)).astype(np.float32)
-    for copy in moved_copies(values, 5, 3):
-        np.testing.assert_array_equal(np.sort(copy, axis=None), np.sort(values, axis=None))
-        assert abs(similarities(values, copy)["spearman"]) < 0.2
-    again = zip(moved_copies(values, 5, 3), moved_copies(values, 5, 3), strict=True)
-    assert all(np.array_equal(a, b) for a, b in again)
-
-
-def test_smooth_maps_that_have_nothing_in_common_pass_as_often_as_they_should() -> None:
-    """Of maps that are unrelated, 5 of 100 are beyond the limit; of 200, 18 at most with a chance of 99 %."""
-    from scipy.ndimage import gaussian_filter
-
-    random = np.random.default_rng(0)
-    beyond = 0
-    for k in range(200):
-        one, other = (gaussian_filter(random.normal(size=(32, 32)), 4, mode="wrap") for _ in range(2))
-        likeness = Likeness(one.astype(np.float32), [other.astype(np.float32)], k)
-        beyond += likeness.correlation > likeness.limit
-    assert 3 <= beyond <= 18
-
-
-def networks(tmp_path: Path) -> dict[str, nn.Module]:
-    network = exported_networks.small()
-    path = exported_networks.export(network, tmp_path / "n.pt2", (2, 1, 16, 16, 16))
-    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv3d(1, 2, 3)), nn.Flatten(2))
-    with torch.inference_mode():
-        constant = exported_networks.Small()
-    return {
-        "module": network,
-        "export": exported_networks.load(path),
-        "script": torch.jit.script(exported_networks.small()),
-        "trace": torch.jit.trace(exported_networks.small(), torch.rand(1, 1, 16, 16, 16)),
-        "half": exported_networks.small().half(),
-        "parametrised": normed,
-        "inference": constant,
-    }
-
-
-def onnx_network(tmp_path: Path) -> nn.Module:
-    pytest.importorskip("onnxruntime", reason="ONNX files are run with it")
-    from napari_xai_med.models.formats.onnx import Onnx
-
-    options: dict[str, Any] = {"dynamo": False, "verbose": False}
-    torch.onnx.export(exported_networks.small(), (torch.rand(1, 1, 16, 16, 16),), tmp_path / "n.onnx", **options)
-    return Onnx().load(tmp_path / "n.onnx", nn.Identity)
-
-
-def keras_network(tmp_path: Path) -> nn.Module:
-    import keras_networks
-
-    return keras_networks.load_keras(keras_networks.saved(keras_networks.small(), tmp_path / "n.keras"))
-
-
-FORMS = ("module", "export", "script", "trace", "half", "parametrised", "inference", "onnx", "keras")
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("form", FORMS)
-def test_copies_forget_and_the_network_does_not(form: str, tmp_path: Path) -> None:
-    others = {"onnx": onnx_network, "keras": keras_network}
-    network = others[form](tmp_path) if form in others else networks(tmp_path)[form]
-    classifier, before, random = classifier_of(network, 3), state_of(network), torch.random.get_rng_state()
-    layers = weight_layers(network)
-    first, again = (with_random_weights(classifier, layers, 4).network.state_dict() for _ in range(2))
-    second = with_random_weights(classifier, layers, 5).network.state_dict()
-    assert same_state(state_of(network), before)
-    assert torch.equal(torch.random.get_rng_state(), random)
-    matrices = [key for key, value in first.items() if sum(n > 1 for n in value.shape) > 1]
-    assert matrices
-    for key, value in first.items():
-        assert value.isfinite().all()
-        assert torch.equal(value, again[key])
-        if key in matrices:
-            assert not torch.equal(value, before[key])
-            assert not torch.equal(value, second[key])
-
-
-def test_statistics_of_images_are_forgotten() -> None:
-    network = seeded(Small)
-    classifier = classifier_of(network, 2, 3)
-    norm = with_random_weights(classifier, weight_layers(network), 0).network.get_submodule("features.1")
-    assert torch.equal(norm.running_mean, torch.zeros(6))
-    assert torch.equal(norm.running_var, torch.ones(6))
-
-
-def test_each_layer_is_drawn_by_itself() -> None:
-    network = seeded(Small)
-    classifier, layers = classifier_of(network, 2, 3), weight_layers(network)
-    assert [layer.name for layer in layers] == ["features.0", "features.1", "features.3", "head"]
-    whole = with_random_weights(classifier, layers, 1).network.state_dict()
-    part = with_random_weights(classifier, layers[-1:], 1).network.state_dict()
-    for key, value in network.state_dict().items():
-        assert torch.equal(part[key], whole[key] if key.startswith("head") else value)
-
-
-def test_weights_that_are_out_of_reach_are_told() -> None:
-    frozen = torch.jit.freeze(torch.jit.script(exported_networks.small()))
-    with pytest.raises(ModelError, match="out of reach and can't be made random; load it from another format"):
-        with_random_weights(classifier_of(frozen, 3), (), 0)
-
-    class Stubborn(Small):
-        def __deepcopy__(self, memo: dict[int, Any]) -> Stubborn:
-            return self
-
-    network = seeded(Stubborn).eval()
-    before = state_of(network)
-    with pytest.raises(ModelError, match="shares its weights"):
-        with_random_weights(classifier_of(network, 2, 3), weight_layers(network), 0)
-    assert same_state(state_of(network), before)
 
 
 def test_a_map_made_of_the_weights_passes() -> None:
@@ -307,7 +73,7 @@ def test_a_map_made_of_the_image_fails() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "passes"), [("gradcam", (18, 20)), ("guided_backpropagation", (0, 0))])
 def test_methods_are_told_apart_on_the_embedded_classifier(method: str, passes: tuple[int, int]) -> None:
-    """Grad-CAM passes for 19 of these 20 images and guided backpropagation for none; see the documentation."""
+    """Grad-CAM passes for 18 of these 20 images, and guided backpropagation for none; not all, by chance."""
     classifier = load_model(str(embedded_classifiers()["chest_ct_2d"]))
     good = 0
     for seed in range(20):
