@@ -132,7 +132,7 @@ def _verdicts(scores: list[Score]) -> tuple[Verdict, ...]:
     which = f"least with {told[0]} and most with {told[-1]}" if len(told) > 1 else f"with {told[0]}"
     return (
         Verdict(
-            f"The ranks agree {which}; moved elsewhere they do by {float(np.mean(control)):.2f}. That methods agree does "
-            "not show that they are right."
+            f"The ranks agree {which}; moved elsewhere they do by {float(np.mean(control)):.2f}. That methods agree "
+            "does not show that they are right."
         ),
     )

@@ -139,11 +139,13 @@ def shift_of(asked: Asked, millimetres: float, random: np.random.Generator) -> t
     return tuple(steps)
 
 
-def shifted(name: str, image: Image, steps: Sequence[int]) -> Changed:
+def shifted(image: Image, steps: Sequence[int]) -> Changed:
     """An image whose content moved by whole voxels along each axis, so that none of it is blurred."""
     matrix = np.eye(image.ndim + 1)
     matrix[:-1, -1] = -np.array(steps)
-    return moved_by(name, image, matrix)
+    moved = [abs(step) * size for step, size in zip(steps, image.grid.spacing, strict=True) if step]
+    unit = "pixels" if image.is_bare else "mm"
+    return moved_by(f"shift by {' x '.join(f'{length:.3g}' for length in moved)} {unit}", image, matrix)
 
 
 class Answered:

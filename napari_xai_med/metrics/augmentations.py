@@ -26,7 +26,7 @@ from napari_xai_med.metrics.asked_again import (
 from napari_xai_med.metrics.base import Family, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case
 from napari_xai_med.metrics.outcome import Better, Matrix, Outcome, Score, Verdict
-from napari_xai_med.metrics.similarity_of_maps import NAMES, moved_copies, similarities, why_not
+from napari_xai_med.metrics.similarity_of_maps import NAMES, moved_copies, similarities, thinned, why_not
 from napari_xai_med.metrics.unrelated import MOVED, mean_score, means
 from napari_xai_med.options import option
 
@@ -82,10 +82,14 @@ class Augmentations(Metric):
             return Outcome(tuple(scores))
         count = 1 + len(images)
         answered = Answered(asked, job.part(0.0, 1 / count))
+        # At once, and not for each comparison.
+        one = np.asarray(thinned(one), np.float32)
         copies = list(moved_copies(one, _COPIES, case.seed))
         rows, verdicts = [], []
         for k, changed in enumerate(images, 1):
             values, inside, answer = answered.explain(changed, job.part(k / count, (k + 1) / count))
+            values = np.asarray(thinned(values), np.float32)
+            inside = None if inside is None else np.asarray(thinned(inside), bool)
             own = [similarities(one, values, inside)]
             control = [similarities(copy, values, inside) for copy in copies]
             at = changed.name
@@ -108,8 +112,7 @@ class Augmentations(Metric):
             name = f"rotation by {degrees:g} degrees"
             found.append(Changed(name, image) if fixed else _turned(name, asked, degrees))
         if self.millimetres:
-            name = f"shift by {self.millimetres:g} {'pixels' if image.is_bare else 'mm'}"
-            found.append(shifted(name, image, shift_of(asked, self.millimetres, random)))
+            found.append(shifted(image, shift_of(asked, self.millimetres, random)))
         if self.flip:
             axis = _side_axis(asked)
             if axis is None:

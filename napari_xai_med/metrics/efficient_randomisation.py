@@ -23,7 +23,7 @@ from napari_xai_med.options import option
 RANDOM = "random weights"
 """The subject of the complexity of maps of random networks."""
 
-_CONSTANT = "With random weights the map is the same everywhere, or there is none."
+_CONSTANT = "With random weights the map is the same everywhere."
 
 
 def complexity(values: Map, bins: int) -> float:
@@ -75,13 +75,14 @@ class EfficientRandomisation(Metric):
                 maps.append(smooth_map(asked, chosen, 0, 0.0, case.seed, part))
             except ModelError as error:
                 failed.append(str(error))
+        if not maps:
+            raise ModelError(failed[0])
         own = complexity(one, self.bins)
         after = [complexity(each, self.bins) for each in maps if not why_not(np.abs(each))]
         facts = {"random_networks": self.draws, "compared": len(after)}
         scores = [Score("complexity", own, unit="nats")]
         if not after:
-            why = (failed or [_CONSTANT])[0]
-            return Outcome((*scores, self._undefined("rise", why)), facts=facts)
+            return Outcome((*scores, self._undefined("rise", _CONSTANT)), facts=facts)
         mean, low, high = mean_and_interval(after)
         scores.append(Score("complexity", mean, unit="nats", subject=RANDOM, low=low, high=high))
         rise = [(each - own) / own for each in after]

@@ -22,7 +22,7 @@ from napari_xai_med.metrics.asked_again import (
 from napari_xai_med.metrics.base import Family, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
-from napari_xai_med.metrics.similarity_of_maps import moved_copies
+from napari_xai_med.metrics.similarity_of_maps import moved_copies, thinned
 from napari_xai_med.metrics.unrelated import MOVED
 from napari_xai_med.options import option
 
@@ -77,7 +77,7 @@ class MaxSensitivity(Metric):
             return Outcome(tuple(_undefined(at, reason) for at in groups))
         count = 1 + sum(len(images) for images in groups.values())
         answered, done = Answered(asked, job.part(0.0, 1 / count)), 1
-        control = float(np.mean([relative_change(one, copy) for copy in moved_copies(one, _COPIES, case.seed)]))
+        control = _control(one, case.seed)
         scores: list[Score] = []
         verdicts = []
         for at, images in groups.items():
@@ -103,12 +103,11 @@ class MaxSensitivity(Metric):
         random = np.random.default_rng(seed)
         at = f"noise of {100 * self.radius:g} %"
         groups = {at: [Changed(at, noisy(asked.image, self.radius, random, uniform=True)) for _ in range(self.samples)]}
-        if self.shifts:
-            at = f"shift by {self.millimetres:g} {'pixels' if asked.image.is_bare else 'mm'}"
-            steps = (
-                [] if why_not_moved(asked) else [shift_of(asked, self.millimetres, random) for _ in range(self.shifts)]
-            )
-            groups[at] = [shifted(at, asked.image, each) for each in steps]
+        if self.shifts and why_not_moved(asked):
+            groups["shift"] = []
+        elif self.shifts:
+            images = [shifted(asked.image, shift_of(asked, self.millimetres, random)) for _ in range(self.shifts)]
+            groups[images[0].name] = images
         return groups
 
 
@@ -116,6 +115,14 @@ def _why_not(one: Map) -> str:
     if count := int(np.count_nonzero(~np.isfinite(one))):
         return f"{count} voxels of the map are not finite."
     return "" if one.any() else "The map is zero everywhere, so that no change can be measured by its size."
+
+
+def _control(one: Map, seed: int) -> float:
+    """The mean change to the same map elsewhere."""
+    small = np.asarray(thinned(one), np.float32)
+    if not small.any():
+        return nan
+    return float(np.mean([relative_change(small, copy) for copy in moved_copies(small, _COPIES, seed)]))
 
 
 def _change_of(one: Map, values: Map, inside: Mask | None) -> float:

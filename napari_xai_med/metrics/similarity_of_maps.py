@@ -134,7 +134,7 @@ def _gradients(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | 
     return float(np.corrcoef(found[0], found[1])[0, 1])
 
 
-def moved_copies(values: NDArray[Real], number: int, seed: int) -> Iterator[NDArray[Real]]:
+def moved_copies(values: NDArray[Real], number: int, seed: int, *, anywhere: bool = False) -> Iterator[NDArray[Real]]:
     """The same map elsewhere: mirrored at random, and moved round by a quarter to three quarters of each axis.
 
     They have the map's own values and smoothness, but nothing to do with its place: what is as alike as they are is
@@ -145,6 +145,9 @@ def moved_copies(values: NDArray[Real], number: int, seed: int) -> Iterator[NDAr
     values : ndarray of float
     number : int
     seed : int
+    anywhere : bool
+        Whether to move them by any length instead, none included: all these moves are a group, and a permutation test
+        by them is exact for maps that are alike everywhere and go round.
 
     References
     ----------
@@ -155,7 +158,9 @@ def moved_copies(values: NDArray[Real], number: int, seed: int) -> Iterator[NDAr
     axes = [axis for axis, n in enumerate(values.shape) if n > 1]
     for _ in range(number):
         mirrored = [axis for axis in axes if random.random() < 0.5]
-        steps = [int(random.integers(max(n // 4, 1), max(n - n // 4, 2))) for n in values.shape if n > 1]
+        lengths = [values.shape[axis] for axis in axes]
+        limits = [(0, n) if anywhere else (max(n // 4, 1), max(n - n // 4, 2)) for n in lengths]
+        steps = [int(random.integers(*pair)) for pair in limits]
         yield np.roll(np.flip(values, tuple(mirrored)), steps, axes)
 
 

@@ -93,32 +93,38 @@ class Likeness:
     def unrelated(self) -> list[Similarities]:
         """The same after moving the map elsewhere."""
         one, others = self._pair
+        if not others:
+            return []
         copies = moved_copies(one, max(_FULLY_COMPARED, len(others)), self.seed)
         return [similarities(copy, others[k % len(others)]) for k, copy in enumerate(copies)]
 
     @cached_property
-    def _correlations(self) -> tuple[float, Float]:
-        """Mean rank correlation with the others, and the same for each moved copy."""
+    def _ranks(self) -> tuple[Float, Float]:
+        """Those of the map, and the mean of those of the others."""
         one, others = self._pair
-        mean = np.mean([centred_ranks(other) for other in others], axis=0)
-        ranks = centred_ranks(one)
-        moved = [float((copy * mean).sum()) for copy in moved_copies(ranks, _COPIES, self.seed)]
-        return float((ranks * mean).sum()), np.array(moved)
+        return centred_ranks(one), np.mean([centred_ranks(other) for other in others], axis=0)
 
-    @property
+    def _of_copies(self, *, anywhere: bool) -> list[float]:
+        """Mean rank correlations of moved copies with the others."""
+        one, others = self._ranks
+        copies = moved_copies(one, _COPIES, self.seed, anywhere=anywhere)
+        return [float((copy * others).sum()) for copy in copies]
+
+    @cached_property
     def correlation(self) -> float:
         """Mean rank correlation with the others."""
-        return self._correlations[0]
+        one, others = self._ranks
+        return float((one * others).sum())
 
-    @property
+    @cached_property
     def by_chance(self) -> float:
-        """Mean rank correlation of the moved copies."""
-        return float(self._correlations[1].mean())
+        """Mean rank correlation of copies that are moved elsewhere."""
+        return float(np.mean(self._of_copies(anywhere=False)))
 
-    @property
+    @cached_property
     def limit(self) -> float:
         """The rank correlation that 95 of 100 moved copies stay below."""
-        return float(np.quantile(self._correlations[1], _BEYOND))
+        return float(np.quantile(self._of_copies(anywhere=True), _BEYOND))
 
     @property
     def share(self) -> float:
