@@ -23,7 +23,7 @@ from napari_xai_med.explainers.base import (
     reason_against,
 )
 from napari_xai_med.image import Image
-from napari_xai_med.io import read_image
+from napari_xai_med.io import read_image, read_label_map
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput, Prediction
 from napari_xai_med.models.guards import doubts
@@ -39,7 +39,7 @@ from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked, where_it_can
 from napari_xai_med.segmenting import Regions, segments_of
 from napari_xai_med.segments.base import Segments
-from napari_xai_med.segments.choice import SegmentChoice
+from napari_xai_med.segments.choice import BODY, GIVEN, SegmentChoice
 from napari_xai_med.segments.table import contributions_table
 from napari_xai_med.targets import Targets, targets_of
 
@@ -67,9 +67,14 @@ def explain_request(
     image: Image, classifier: Classifier, request: ExplainRequest, job: Job, regions: Regions | None = None
 ) -> Attribution:
     """Carry out a request for one map; see `napari_xai_med.explain`."""
+    check_one_map(request)
+    return explain_requests(image, classifier, request, (request.target,), job, regions)[0]
+
+
+def check_one_map(request: ExplainRequest) -> None:
+    """Raise an `InputError` if a request is for several maps."""
     if len(make_explainer(request.method, request.options).each()) > 1:
         raise InputError("This asks for several maps, one for each layer; use explain_all, or leave out separate.")
-    return explain_requests(image, classifier, request, (request.target,), job, regions)[0]
 
 
 def explain_requests(
@@ -113,6 +118,27 @@ def explain_requests(
 def _explain(
     image: Image, classifier: Classifier, request: ExplainRequest, targets: list[Target], regions: Regions, job: Job
 ) -> list[Attribution]:
+    pairs = check_request(classifier, request)
+    section = Section.choose(image, classifier, request)
+    job.step(0.0, "Preprocessing")
+    asked = _Asked(image, classifier, request, section, classifier.prepare(section.image), regions)
+    found: list[Attribution] = []
+    for k, (explainer, other) in enumerate(pairs):
+        start = perf_counter()
+        part = job.part(0.05 + 0.95 * k / len(pairs), 0.05 + 0.95 * (k + 1) / len(pairs))
+        found += _attributions(asked, explainer, other, targets, start, part)
+    job.step(1.0, "Done")
+    return found
+
+
+def check_request(classifier: Classifier, request: ExplainRequest) -> list[tuple[Explainer, Explainer | None]]:
+    """The explainers that a request means, each with the one whose map is taken off; all of them fit the classifier.
+
+    Raises
+    ------
+    InputError, ModelError
+        If there is no such method, option or segmenter, or the classifier can't be explained by it.
+    """
     chosen = make_explainer(request.method, request.options)
     pairs = [(one, _other(request, one)) for one in chosen.each()]
     averaged = chosen.each() == (chosen,) and len(values_of(chosen).get("layers", ())) > 1
@@ -128,16 +154,12 @@ def _explain(
         raise InputError(
             f"{chosen.title} does not explain by segments; leave segments and mask out, or choose another method."
         )
-    section = Section.choose(image, classifier, request)
-    job.step(0.0, "Preprocessing")
-    asked = _Asked(image, classifier, request, section, classifier.prepare(section.image), regions)
-    found: list[Attribution] = []
-    for k, (explainer, other) in enumerate(pairs):
-        start = perf_counter()
-        part = job.part(0.05 + 0.95 * k / len(pairs), 0.05 + 0.95 * (k + 1) / len(pairs))
-        found += _attributions(asked, explainer, other, targets, start, part)
-    job.step(1.0, "Done")
-    return found
+    if request.segments is not None:
+        request.segments.with_defaults()
+        for path in (request.segments.labels, request.segments.mask):
+            if path not in ("", BODY, GIVEN):
+                read_label_map(path)
+    return pairs
 
 
 def _other(request: ExplainRequest, explainer: Explainer) -> Explainer | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from napari_xai_med.image import Image
 from napari_xai_med.io.nifti import save_nifti
 from napari_xai_med.record import Record
 from napari_xai_med.segmenting import Regions
+from napari_xai_med.segments.choice import BODY, SegmentChoice
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,25 @@ class ResultFiles:
 
 
 def file_stem(image: Image, attribution: Attribution) -> str:
-    """A file name without suffix that says which image, method, chosen layers and class, in letters of any script."""
+    """A file name without suffix: which image, method, chosen layers, segments and class, in letters of any script."""
     record = attribution.record.request
     whole = attribution.values.shape == image.grid.shape
     place = "" if whole else f"_{record['plane']}{record['slice']}"
     method = "-minus-".join(str(name) for name in (record["method"], record["minus"]) if name)
-    parts = (f"{method}-{attribution.layers}", attribution.about)
+    parts = (f"{method}-{attribution.layers}-{_segments_told(attribution)}", attribution.about)
     return "_".join((image_stem(image, place), *map(_clean, parts)))
+
+
+def _segments_told(attribution: Attribution) -> str:
+    """How the image was cut, if not in the usual way, as far as names of files have to tell it."""
+    told = attribution.record.request.get("segments")
+    if told is None or told == SegmentChoice().with_defaults().to_dict():
+        return ""
+    # What was drawn in memory has no path, and a file may hold something else next time.
+    facts = attribution.record.method.get("segments", {})
+    sums = {f"{what}_sha256": facts.get(f"{what}_sha256") for what in ("labels", "mask")}
+    whole = json.dumps(told | {"labels": "", "mask": told["mask"] == BODY} | sums, sort_keys=True)
+    return f"{told['method']}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
 
 
 def image_stem(image: Image, more: str = "") -> str:
@@ -121,8 +136,9 @@ def save_results(
             files = replace(files, best=target / f"{stem}_best.nii.gz")
             told = f"Best {best[0]} segments, {best[1]}"
             save_nifti(target / f"{stem}_best.nii.gz", chosen, attribution.grid, f"{told}; {DISCLAIMER}")
-        files, record = _write_regions(files, target.resolve() / stem, attribution.record, regions or Regions())
-        files.record.write_text(record.to_json(), encoding="utf-8")
+        drawn = write_regions(target / stem, regions or Regions())
+        files = replace(files, **drawn)
+        files.record.write_text(with_regions(attribution.record, drawn).to_json(), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The results can't be written to {target}: {error.strerror or error}.") from error
     return files
@@ -140,13 +156,19 @@ def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution) ->
     return files
 
 
-def _write_regions(files: ResultFiles, stem: Path, record: Record, regions: Regions) -> tuple[ResultFiles, Record]:
-    """Write what was drawn, and name it in the record by its whole path, from wherever that is computed again."""
+def write_regions(stem: Path, regions: Regions) -> dict[str, Path]:
+    """Write the labels and the mask that were drawn in memory; where each is by now."""
+    written = {}
     for what, drawn in (("labels", regions.labels), ("mask", regions.mask)):
         if drawn is not None:
-            path = Path(f"{stem}_{what}.nii.gz")
-            save_nifti(path, drawn.data[0].astype(np.int32), drawn.grid, f"Drawn {what}; {DISCLAIMER}")
-            files = replace(files, **{what: path})
-            segments = {**record.request["segments"], what: str(path)}
-            record = replace(record, request={**record.request, "segments": segments})
-    return files, record
+            written[what] = Path(f"{stem}_{what}.nii.gz")
+            save_nifti(written[what], drawn.data[0].astype(np.int32), drawn.grid, f"Drawn {what}; {DISCLAIMER}")
+    return written
+
+
+def with_regions(record: Record, written: Mapping[str, Path]) -> Record:
+    """A record that names what was drawn by its whole path, from wherever it is computed again."""
+    if not written:
+        return record
+    paths = {what: str(path.resolve()) for what, path in written.items()}
+    return replace(record, request={**record.request, "segments": {**record.request["segments"], **paths}})
