@@ -8,12 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_xai_med.attribution import DISCLAIMER, Attribution
 from napari_xai_med.bands import band_labels, band_names
 from napari_xai_med.errors import InputError
+from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.io.nifti import save_nifti
 from napari_xai_med.record import Record
@@ -60,6 +62,8 @@ def file_stem(image: Image, attribution: Attribution) -> str:
     record = attribution.record.request
     whole = attribution.values.shape == image.grid.shape
     place = "" if whole else f"_{record['plane']}{record['slice']}"
+    if image.oblique is not None:
+        place = f"_{_short_hash(image.oblique.to_dict())}"
     method = "-minus-".join(str(name) for name in (record["method"], record["minus"]) if name)
     parts = (f"{method}-{attribution.layers}-{_segments_told(attribution)}", attribution.about)
     return "_".join((image_stem(image, place), *map(_clean, parts)))
@@ -73,8 +77,11 @@ def _segments_told(attribution: Attribution) -> str:
     # What was drawn in memory has no path, and a file may hold something else next time.
     facts = attribution.record.method.get("segments", {})
     sums = {f"{what}_sha256": facts.get(f"{what}_sha256") for what in ("labels", "mask")}
-    whole = json.dumps(told | {"labels": "", "mask": told["mask"] == BODY} | sums, sort_keys=True)
-    return f"{told['method']}-{hashlib.sha256(whole.encode()).hexdigest()[:6]}"
+    return f"{told['method']}-{_short_hash(told | {'labels': '', 'mask': told['mask'] == BODY} | sums)}"
+
+
+def _short_hash(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def image_stem(image: Image, more: str = "") -> str:
@@ -123,19 +130,22 @@ def save_results(
     files = ResultFiles(*(target / f"{stem}{suffix}" for suffix in (".nii.gz", ".png", ".json")))
     labels = band_labels(attribution.values, bands, signed=attribution.signed) if bands else None
     chosen = None if best is None else attribution.best_segments(*best)
+    # A section is shown flat and lies in its volume.
+    grid = attribution.grid if image.oblique is None else image.oblique.grid
     try:
         target.mkdir(parents=True, exist_ok=True)
-        save_nifti(files.heatmap, attribution.values, attribution.grid, f"{attribution.title}; {DISCLAIMER}")
+        values = attribution.values.reshape(grid.shape)
+        save_nifti(files.heatmap, values, grid, f"{attribution.title}; {DISCLAIMER}")
         if labels is not None:
             files = replace(files, bands=target / f"{stem}_bands.nii.gz")
             names = "; ".join(band_names(bands, signed=attribution.signed))
-            save_nifti(target / f"{stem}_bands.nii.gz", labels, attribution.grid, f"{names}; {DISCLAIMER}")
+            save_nifti(target / f"{stem}_bands.nii.gz", labels.reshape(grid.shape), grid, f"{names}; {DISCLAIMER}")
         three_views(image, attribution).savefig(files.figure, dpi=110)
-        files = _write_segments(files, target / stem, attribution)
+        files = _write_segments(files, target / stem, attribution, grid)
         if chosen is not None and best is not None:
             files = replace(files, best=target / f"{stem}_best.nii.gz")
             told = f"Best {best[0]} segments, {best[1]}"
-            save_nifti(target / f"{stem}_best.nii.gz", chosen, attribution.grid, f"{told}; {DISCLAIMER}")
+            save_nifti(target / f"{stem}_best.nii.gz", chosen.reshape(grid.shape), grid, f"{told}; {DISCLAIMER}")
         drawn = write_regions(target / stem, regions or Regions())
         files = replace(files, **drawn)
         files.record.write_text(with_regions(attribution.record, drawn).to_json(), encoding="utf-8")
@@ -144,14 +154,14 @@ def save_results(
     return files
 
 
-def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution) -> ResultFiles:
+def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution, grid: Grid) -> ResultFiles:
     """Write labels and table of the segments, if there are any."""
     segments = attribution.segments
     if segments is None:
         return files
     files = replace(files, segments=Path(f"{stem}_segments.nii.gz"), table=Path(f"{stem}_segments.csv"))
     assert files.segments is not None
-    save_nifti(files.segments, segments.labels, attribution.grid, f"Segments; {DISCLAIMER}")
+    save_nifti(files.segments, segments.labels.reshape(grid.shape), grid, f"Segments; {DISCLAIMER}")
     segments.table.to_csv(files.table, index=False)
     return files
 
