@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.errors import InputError
-from napari_xai_med.explanation import check_one_map, check_request, explain_request
+from napari_xai_med.explanation import explain_request
 from napari_xai_med.grid import Reorientation, resample_nearest
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.io import read_image
@@ -24,6 +24,7 @@ from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.options import values_of
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.request_check import check_one_map, check_request
 from napari_xai_med.section import as_asked
 from napari_xai_med.segmenting import Regions, body_of
 from napari_xai_med.segments.choice import BODY, GIVEN
