@@ -46,8 +46,9 @@ def channel_contributions(
     names : sequence of str
         What to call the channels; by default as their files, or as the classifier's metadata calls them.
     **options
-        ``baseline`` ("zero", "minimum", "mean", "blurred" or "image", behind the preprocessing), ``blur``,
-        ``baseline_image`` and ``batch_size``; see `napari_xai_med.channel_values.ChannelValues`.
+        ``baseline`` ("zero", "minimum", "mean", "blurred", "constant", "noise" or "image", behind the preprocessing),
+        ``blur``, ``constant``, ``seed`` of the noise, ``baseline_image`` and ``batch_size``; see
+        `napari_xai_med.channel_values.ChannelValues`.
 
     Returns
     -------

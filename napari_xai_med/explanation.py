@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 
 from napari_xai_med.attribution import Attribution, SegmentMap, zero_sentence
 from napari_xai_med.errors import InputError, ModelError
-from napari_xai_med.explainers.base import (
-    Explainer,
-    Parts,
-    Question,
-    RawMap,
-    explainers,
-    make_explainer,
-    reason_against,
-)
+from napari_xai_med.explainers.base import Explainer, Parts, Question, RawMap
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
@@ -32,10 +24,11 @@ from napari_xai_med.models.precision import Precision
 from napari_xai_med.models.run import prediction_from
 from napari_xai_med.models.target import Target
 from napari_xai_med.on_image import difference_of, labels_on_image, on_image
-from napari_xai_med.options import option_fields, shared_options, values_of
+from napari_xai_med.options import option_fields, values_of
 from napari_xai_med.record import record_of
 from napari_xai_med.reduced_precision import attribute_in
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.request_check import check_one_map, check_request
 from napari_xai_med.section import Section, as_asked, where_it_can
 from napari_xai_med.segmenting import Regions, segments_of
 from napari_xai_med.segments.base import Segments
@@ -67,8 +60,7 @@ def explain_request(
     image: Image, classifier: Classifier, request: ExplainRequest, job: Job, regions: Regions | None = None
 ) -> Attribution:
     """Carry out a request for one map; see `napari_xai_med.explain`."""
-    if len(make_explainer(request.method, request.options).each()) > 1:
-        raise InputError("This asks for several maps, one for each layer; use explain_all, or leave out separate.")
+    check_one_map(request)
     return explain_requests(image, classifier, request, (request.target,), job, regions)[0]
 
 
@@ -113,21 +105,7 @@ def explain_requests(
 def _explain(
     image: Image, classifier: Classifier, request: ExplainRequest, targets: list[Target], regions: Regions, job: Job
 ) -> list[Attribution]:
-    chosen = make_explainer(request.method, request.options)
-    pairs = [(one, _other(request, one)) for one in chosen.each()]
-    averaged = chosen.each() == (chosen,) and len(values_of(chosen).get("layers", ())) > 1
-    if averaged and classifier.windows is not None:
-        raise InputError(
-            "The mean of several layers would make every window look alike; with a sliding window choose one layer, "
-            "or separate."
-        )
-    for explainer in pairs[0]:
-        if explainer is not None and (reason := reason_against(type(explainer), classifier)):
-            raise ModelError(f"{reason} Choose another method, or a classifier with its own layers.")
-    if request.segments is not None and not any(each is not None and each.uses_segments for each in pairs[0]):
-        raise InputError(
-            f"{chosen.title} does not explain by segments; leave segments and mask out, or choose another method."
-        )
+    pairs = check_request(classifier, request)
     section = Section.choose(image, classifier, request)
     job.step(0.0, "Preprocessing")
     asked = _Asked(image, classifier, request, section, classifier.prepare(section.image), regions)
@@ -138,16 +116,6 @@ def _explain(
         found += _attributions(asked, explainer, other, targets, start, part)
     job.step(1.0, "Done")
     return found
-
-
-def _other(request: ExplainRequest, explainer: Explainer) -> Explainer | None:
-    """The explainer whose map is taken off: with the first one's options where it has the same ones."""
-    if not request.minus:
-        return None
-    if request.minus not in explainers():
-        return make_explainer(request.minus, {})
-    other = explainers()[request.minus]
-    return make_explainer(request.minus, shared_options(other, values_of(explainer)))
 
 
 def _attributions(

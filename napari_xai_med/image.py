@@ -18,6 +18,27 @@ PLANES = ("axial", "coronal", "sagittal")
 
 
 @dataclass(frozen=True)
+class Oblique:
+    """The plane of a volume that an image is a section along; see `napari_xai_med.oblique_section`.
+
+    Parameters
+    ----------
+    point, normal : tuple of float
+        A point of the plane and its direction, in RAS world millimetres.
+    grid : Grid
+        Where the section's pixels lie in the volume's world, shape (1, rows, columns).
+    """
+
+    point: tuple[float, ...]
+    normal: tuple[float, ...]
+    grid: Grid
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """What makes the same section again, as plain values for a record."""
+        return {"point": list(self.point), "normal": list(self.normal)}
+
+
+@dataclass(frozen=True)
 class Image:
     """An array with channels, and the grid that says where its voxels are.
 
@@ -39,6 +60,8 @@ class Image:
         Paths of the files that gave the further channels; see `napari_xai_med.channels`.
     other_volumes : tuple of int or None
         Which volume of each of these files, as `volume`.
+    oblique : Oblique, optional
+        Along which plane of what the files hold this is a section, if it is one.
 
     Raises
     ------
@@ -54,6 +77,7 @@ class Image:
     notices: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     other_volumes: tuple[int | None, ...] = ()
+    oblique: Oblique | None = None
 
     def __post_init__(self) -> None:
         if self.data.shape[1:] != self.grid.shape or self.data.size == 0:

@@ -12,7 +12,7 @@ from napari_xai_med.attribution import SegmentMap
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
-from napari_xai_med.io import read_image
+from napari_xai_med.io import read_label_map
 from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
 from napari_xai_med.segmenting import Regions
 from napari_xai_med.segments.base import Labels
@@ -56,7 +56,7 @@ def _is_as_in_file(image: Image) -> bool:
     if not image.source or image.volume is not None:
         return False
     try:
-        return read_image(image.source).sha256 == image.sha256
+        return read_label_map(image.source).sha256 == image.sha256
     except InputError:
         return False
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, resample_linear
-from napari_xai_med.image import Image
+from napari_xai_med.image import Image, Oblique
 
 
 def oblique_section(image: Image, point: Sequence[float], normal: Sequence[float]) -> tuple[Image, Grid]:
@@ -63,8 +63,8 @@ def oblique_section(image: Image, point: Sequence[float], normal: Sequence[float
     frame = (to_image, image.grid.shape)
     data = np.stack([resample_linear(c, to_image, grid.shape, frame, float(c.min()))[0] for c in image.data])
     flat = Grid(shape, np.diag([step, step, 1.0]))
-    # It is in no file, and a record must not say so.
-    return replace(image, data=data, grid=flat, name=f"{image.name}, oblique", source="", others=()), grid
+    plane = Oblique(tuple(place.tolist()), tuple(across.tolist()), grid)
+    return replace(image, data=data, grid=flat, name=f"{image.name}, oblique", oblique=plane), grid
 
 
 def _axes(normal: Float) -> Float:

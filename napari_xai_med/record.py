@@ -51,7 +51,7 @@ class Record:
     request : mapping
         The `ExplainRequest`, all options included.
     image : mapping
-        Name, source, volume, hash, shape and affine; sources and volumes of further channels.
+        Name, source, volume, hash, shape and affine; sources and volumes of further channels; of a section its plane.
     model : mapping
         Name, source, hash, head and class names of the classifier, and whether its code was trusted.
     method : mapping
@@ -118,6 +118,11 @@ def _check(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} of {group} is of the wrong kind")
     if not all(isinstance(path, str) for path in values["image"].get("others", [])):
         raise ValueError("others of image have to be paths")
+    plane = values["image"].get("oblique") or {"point": [0.0] * 3, "normal": [0.0] * 3}
+    if [len(plane[key]) for key in ("point", "normal")] != [3, 3] or not all(
+        isinstance(number, int | float) for key in ("point", "normal") for number in plane[key]
+    ):
+        raise ValueError("the oblique plane of image has to be a point and a normal")
     if not 0 < values["software"]["threads"] <= _MOST_THREADS:
         raise ValueError(f"threads of software have to be from 1 to {_MOST_THREADS}")
     ExplainRequest.from_dict(values["request"])
@@ -180,6 +185,8 @@ def record_of(
             "sha256": image.sha256,
             "shape": list(image.data.shape),
             "affine": image.grid.affine.tolist(),
+            # Of the volume that the source holds.
+            "oblique": None if image.oblique is None else image.oblique.to_dict(),
         },
         model={
             "name": classifier.name,

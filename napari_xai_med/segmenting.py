@@ -14,7 +14,7 @@ from napari_xai_med.attribution import SegmentMap
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, Reorientation, resample_nearest
 from napari_xai_med.image import Image
-from napari_xai_med.io import read_image
+from napari_xai_med.io import read_label_map
 from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier, NetworkInput
 from napari_xai_med.pipeline import grid_in_world
@@ -25,7 +25,6 @@ from napari_xai_med.segments.body import body_mask
 from napari_xai_med.segments.choice import BODY, DRAWN, GIVEN, SegmentChoice
 from napari_xai_med.segments.given import given_segments
 from napari_xai_med.segments.table import segments_table
-
 
 _EXACT = 2**24
 """Images hold float32, which has all whole numbers below this one."""
@@ -162,7 +161,7 @@ def segments_of(
     def placed(path: str, known: Image | None, what: str) -> NDArray[np.int64]:
         if path == GIVEN and known is None:
             raise InputError(f"The {what} that was in memory is not known any more; give its file.")
-        found = known if path == GIVEN else read_image(path)
+        found = known if path == GIVEN else read_label_map(path)
         assert found is not None
         sums[f"{what}_sha256"] = found.sha256
         return _on_input(found, image, section, network_input.to_image, shape, what)

@@ -24,9 +24,12 @@ from napari_xai_med.job import Job
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.options import values_of
 from napari_xai_med.request import ExplainRequest
+from napari_xai_med.request_check import check_one_map, check_request
+from napari_xai_med.section import as_asked
 from napari_xai_med.segmenting import Regions, body_of
 from napari_xai_med.segments.choice import BODY, GIVEN
 from napari_xai_med.slices import SliceRule, make_slice_rule, top_slices
+from napari_xai_med.targets import targets_of
 
 METHOD = "shapley"
 """How slices are explained if nothing else is said."""
@@ -148,6 +151,17 @@ class ExplainedSlices:
     slices: Slices
     attributions: tuple[Attribution, ...]
     estimated: bool = False
+
+    def finished(self) -> ExplainedSlices | None:
+        """Those that are no estimates, as if no more had been asked for; None if there is none."""
+        count = len(self.attributions) - self.estimated
+        if not count:
+            return None
+        if count == len(self.slices.indices):
+            return replace(self, estimated=False)
+        indices, scores = self.slices.indices[:count], self.slices.scores[:count]
+        slices = replace(self.slices, indices=indices, scores=scores, notices=())
+        return ExplainedSlices(replace(self.choice, count=count), slices, self.attributions[:count])
 
 
 def slices_by(
@@ -280,6 +294,11 @@ def explain_slices(
     classifier, request = slices
     if classifier.spatial_dims != 2:
         raise InputError(f"{classifier.name} looks at volumes; choose a 2D classifier for the slices.")
+    # Before the heatmap is computed, which can take long.
+    check_one_map(request)
+    known = as_asked(classifier, request)
+    targets_of(known, request, (request.target,))
+    check_request(known, request)
     share = 0.0 if volume is None else 0.4
     chosen = find_slices(image, choice, volume, job.part(0.0, share), mask)
     found: list[Attribution] = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from math import isnan
@@ -51,11 +52,14 @@ def test_numbers_are_those_of_scripts_with_controls_and_verdicts(
         "--metrics",
         "binary_overlap,ranking",
         "--out",
-        tmp_path / "sub" / "n.csv",
+        tmp_path / "sub",
     )
     assert code == 0
     assert out.endswith(f"{DISCLAIMER}\n")
-    frame = pd.read_csv(tmp_path / "sub" / "n.csv")
+    stem = heatmap.name.removesuffix(".nii.gz")
+    frame = pd.read_csv(tmp_path / "sub" / f"{stem}_metrics.csv")
+    record = json.loads((tmp_path / "sub" / f"{stem}_metrics.json").read_text())
+    assert [each["metric"] for each in record["metrics"]] == ["binary_overlap", "ranking"]
     assert tuple(frame.columns) == COLUMNS
     expected = evaluate(heatmap, mask=mask, metrics=["binary_overlap", "ranking"])
     np.testing.assert_allclose(frame["value"], expected["value"])
@@ -109,7 +113,7 @@ def test_options_of_metrics_are_set(heatmap: Path, capsys: pytest.CaptureFixture
         (["--metrics", "beauty"], "There is no metric 'beauty'"),
         (["--mask", "nowhere.nii.gz"], "There is no file nowhere.nii.gz"),
         (["--record", "nowhere.json", "--model", "chest_ct_3d"], "nowhere.json"),
-        (["--out", "/proc/nowhere.csv"], "can't be written"),
+        (["--out", "/proc/nowhere"], "can't be written"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence(
@@ -168,9 +172,10 @@ def test_a_picture_is_judged_by_the_mask_of_its_size(
     words = ("explain", image, "--model", "chest_ct_2d", "--method", "saliency", "--out", tmp_path)
     assert run(capsys, *words)[0] == 0
     (path,) = tmp_path.glob("*.nii.gz")
-    words = ("evaluate", path, "--mask", f"lesion={mask}", "--panel", "--out", tmp_path / "n.csv")
+    words = ("evaluate", path, "--mask", f"lesion={mask}", "--panel", "--out", tmp_path)
     assert run(capsys, *words)[0] == 0
-    frame = pd.read_csv(tmp_path / "n.csv").set_index(["score", "subject"])
+    (table,) = tmp_path.glob("*_metrics.csv")
+    frame = pd.read_csv(table).set_index(["score", "subject"])
     assert frame.loc[("mask_size", "explanation"), "value"] == lesion.sum()
     assert frame.loc[("mask_size", "explanation"), "unit"] == "pixels"
     assert frame.loc[("auprc", "chance"), "value"] == pytest.approx(lesion.sum() / height / width)
@@ -201,8 +206,8 @@ def test_a_mask_on_another_grid_is_found_in_the_patient(
     values = np.exp(-(((world - middle) / 20) ** 2).sum(-1)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "map.nii.gz")
     words = ("evaluate", tmp_path / "map.nii.gz", "--mask", path, "--metrics", "binary_overlap,peak,distances")
-    assert run(capsys, *words, "--out", tmp_path / "n.csv")[0] == 0
-    frame = pd.read_csv(tmp_path / "n.csv").set_index(["score", "subject"])["value"]
+    assert run(capsys, *words, "--out", tmp_path)[0] == 0
+    frame = pd.read_csv(tmp_path / "map_metrics.csv").set_index(["score", "subject"])["value"]
     litres = (file.get_fdata() > 0).sum() * np.prod(file.header.get_zooms()) / 1000
     # The nearest voxels of another grid are the mask's volume but for its surface.
     assert frame[("mask_size", "explanation")] == pytest.approx(litres, rel=0.05)
@@ -214,8 +219,8 @@ def test_a_mask_on_another_grid_is_found_in_the_patient(
 def test_published_tables_are_printed_side_by_side(
     tmp_path: Path, shared_data: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = run(capsys, "evaluate", "--as-published", shared_data("mosmed_thesis"), "--out", tmp_path / "t.csv")
+    code, out, _ = run(capsys, "evaluate", "--as-published", shared_data("mosmed_thesis"), "--out", tmp_path)
     assert code == 0
     assert re.search(r"0258, > 0\.7 +0\.99500 +0\.99500 +0\.98474 +0\.15030", out)
     assert DISCLAIMER in out
-    assert len(pd.read_csv(tmp_path / "t.csv")) == 8
+    assert len(pd.read_csv(tmp_path / "published.csv")) == 8

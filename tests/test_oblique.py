@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import nibabel
 import numpy as np
 import pytest
 from helpers import random_affine, world_of
 from scipy.spatial.transform import Rotation
 
-from napari_xai_med import Image, oblique_section
+from napari_xai_med import Image, explain, oblique_section, read_image
+from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid, Reorientation
 from napari_xai_med.image import PLANES
+from napari_xai_med.samples import sample_files
 
 SHAPE = (24, 28, 30)
 
@@ -86,3 +91,48 @@ def test_what_can_not_be_is_one_sentence(point: tuple[float, ...], normal: tuple
         oblique_section(Image.from_array(np.zeros(SHAPE)), point, normal)
     with pytest.raises(InputError, match="has no oblique slices"):
         oblique_section(Image.from_array(np.zeros((4, 4))), (0, 0, 0), (0, 0, 1))
+
+
+def test_a_section_is_explained_saved_in_its_place_and_computed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sample_files("chest_ct_lesion")[0]
+    image, normal = read_image(path), [0.3, 0.1, -1.0]
+    point = image.grid.to_world((np.array(image.grid.shape) - 1) / 2 + 1.5).tolist()
+    section, grid = oblique_section(image, point, normal)
+    words = ["explain", str(path), "--model", "chest_ct_2d", "--method", "segment_occlusion", "--out", str(tmp_path)]
+    words += ["--oblique-normal", *map(str, normal)]
+    assert main([*words, "--oblique-point", *map(str, point), "--best", "2"]) == 0
+    (record,) = tmp_path.glob("*.json")
+    expected = explain(section, "chest_ct_2d", "segment_occlusion")
+    assert expected.segments is not None
+    stem = str(record).removesuffix(".json")
+    for suffix, values in {
+        "": expected.values,
+        "_segments": expected.segments.labels,
+        "_best": expected.best_segments(2),
+    }.items():
+        saved = nibabel.load(f"{stem}{suffix}.nii.gz")
+        np.testing.assert_array_equal(np.asarray(saved.dataobj).ravel(), values.ravel())
+        np.testing.assert_allclose(saved.affine, grid.affine, atol=1e-4)
+    assert main(["explain", "--record", str(record), "--out", str(tmp_path / "again")]) == 0
+    assert "bit for bit" in capsys.readouterr().out
+    # Another section has files of its own, here that through the centre.
+    assert main(words) == 0
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--oblique-point", "1", "2", "3"), "give --oblique-normal"),
+        (("--oblique-normal", "0", "0", "1", "--slice", "3"), "leave out --slice or"),
+        (("--oblique-normal", "0", "0", "0"), "not all zero"),
+        (("--oblique-normal", "0", "0", "1", "--oblique-point", "0", "0", "9999"), "passes chest_ct_lesion by"),
+    ],
+)
+def test_a_section_that_can_not_be_is_a_sentence(
+    words: tuple[str, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "chest_ct_lesion", "--model", "chest_ct_2d", *words]) == 2
+    assert sentence in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from napari_xai_med.explanation import explain_request
 from napari_xai_med.figures import three_views
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
-from napari_xai_med.io.results import save_results
+from napari_xai_med.io import read_label_map
+from napari_xai_med.io.nifti import save_nifti
+from napari_xai_med.io.results import file_stem, save_results
 from napari_xai_med.job import Job
 from napari_xai_med.record import Record
 from napari_xai_med.request import ExplainRequest
@@ -142,6 +145,40 @@ def test_best_segments() -> None:
     labels = np.arange(6, dtype=np.int32).reshape(2, 3)
     np.testing.assert_array_equal(only(labels, np.array([3, 5])), [[0, 0, 0], [3, 0, 5]])
     assert not only(labels, np.array([], int)).any()
+
+
+def test_files_of_other_segments_do_not_take_each_other_s_place(tmp_path: Path) -> None:
+    _, classifier, request = asked("picture", FEW)
+    image = read_image(sample_files("slice_nodule")[0])
+    labels = np.repeat(np.arange(1, 5), 32)[:, None] * np.ones((1, 128), int)
+    drawn = [Image(each[None].astype(np.float32), image.grid) for each in (labels, labels.T)]
+    given = SegmentChoice(DRAWN, labels=GIVEN)
+    stems = []
+    for choice, regions in (
+        (None, None),
+        (FEW, None),
+        (replace(FEW, mask="body"), None),
+        (replace(FEW, options={"number": 7}), None),
+        *((given, Regions(each)) for each in drawn),
+    ):
+        found = explain_request(image, classifier, replace(request, segments=choice), Job(), regions)
+        stems.append(save_results(image, found, tmp_path, regions=regions).heatmap.name)
+        assert file_stem(image, found) + ".nii.gz" == stems[-1]
+    assert len(set(stems)) == 6
+    # Without a choice the name is as short as it was.
+    assert stems[0] == "slice_nodule_segment_occlusion_nodule.nii.gz"
+
+
+def test_a_label_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "labels.nii.gz"
+    for value in (1, 2):
+        save_nifti(path, np.full((3, 4, 5), value, np.int32), Grid((3, 4, 5), np.eye(4)), "labels")
+        first = read_label_map(path)
+        assert (first.data == value).all()
+        assert read_label_map(path) is first
+    path.unlink()
+    with pytest.raises(InputError, match="There is no file"):
+        read_label_map(path)
 
 
 def test_the_best_segments_are_a_mask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

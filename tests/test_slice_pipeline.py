@@ -182,3 +182,26 @@ def test_a_choice_is_plain_values(tmp_path: Path) -> None:
     for key, value in {"rule": 1, "count": True, "x": 0, "options": []}.items():
         with pytest.raises(InputError, match=f"A choice of slices can't have {key}"):
             SliceChoice.from_dict({key: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"target": "cat"}, "has no class 'cat'"),
+        ({"method": "cat"}, "no method 'cat'|no method cat"),
+        ({"method": "gradcam", "layers": ("a", "b"), "separate": True}, "several maps"),
+        ({"numbr": 5}, "numbr"),
+        ({"segments": {"method": "slic", "numbr": 5}}, "numbr"),
+        ({"segments": "nothing.nii.gz"}, "no file .*nothing.nii.gz"),
+        ({"mask": "nothing.nii.gz"}, "no file .*nothing.nii.gz"),
+        ({"method": "gradcam", "segments": "slic"}, "does not explain by segments"),
+    ],
+)
+def test_mistakes_about_the_slices_are_told_before_the_volume_is_explained(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    steps: list[float] = []
+    asked: dict[str, Any] = {"volume_classifier": "chest_ct_3d", "progress": lambda done, _: steps.append(done)}
+    with pytest.raises(InputError, match=sentence):
+        explain_slices(LESION, "chest_ct_2d", **asked | changes)
+    assert steps == []

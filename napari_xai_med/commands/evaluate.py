@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from napari_xai_med.commands.explain import load_recorded
 from napari_xai_med.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from napari_xai_med.evaluation import Evaluation
     from napari_xai_med.metrics.base import Metric
     from napari_xai_med.metrics.case import Case
@@ -52,7 +49,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--sign", choices=sign, default="positive", help="what of the map is evidence (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn by chance (%(default)s)")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE", help="another map of the same")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="also write all numbers to this file")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table, the plots and a record here")
     parser.add_argument(
         "--as-published", type=Path, metavar="FOLDER", help="compute published tables again, from the studies' files"
     )
@@ -73,6 +70,8 @@ def _add_network(group: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from napari_xai_med.evaluation import evaluate_case
+    from napari_xai_med.io.evaluation import save_evaluation
+    from napari_xai_med.io.nifti import stem
 
     if options.as_published is not None:
         return _as_published(options)
@@ -82,14 +81,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     evaluation = evaluate_case(case, _chosen(options, case), progress())
     print(f"{options.heatmap}:")
     _tell(evaluation)
-    _write(evaluation.frame, options.out)
+    if options.out is not None:
+        for path in save_evaluation(case, evaluation, options.out, stem(Path(options.heatmap))):
+            print(f"  {path}")
     print(DISCLAIMER)
     return 0
 
 
 def _case(options: argparse.Namespace) -> Case:
     from napari_xai_med.cases import case_of
-    from napari_xai_med.metrics.case import Asked
     from napari_xai_med.models import load_model
     from napari_xai_med.record import Record
 
@@ -104,10 +104,9 @@ def _case(options: argparse.Namespace) -> Case:
         second = load_model(options.second, trust=options.trust, device=options.device)
     others = _named(options.other, "--other")
     masks = _named(options.mask, "mask")
-    case = case_of(options.heatmap, masks or None, image, None, others, second, options.sign, options.seed)
-    if image is None or classifier is None or record is None:
-        return case
-    return replace(case, asked=Asked(image, classifier, record.explain_request))
+    return case_of(
+        options.heatmap, masks or None, image, classifier, others, second, options.sign, options.seed, record=record
+    )
 
 
 def _named(texts: Sequence[str], what: str) -> dict[str, str]:
@@ -205,6 +204,7 @@ def _shown(score: Score) -> str:
 
 
 def _as_published(options: argparse.Namespace) -> int:
+    from napari_xai_med.io.evaluation import save_table
     from napari_xai_med.metrics.as_published import LINES
     from napari_xai_med.published import published_tables
 
@@ -220,17 +220,7 @@ def _as_published(options: argparse.Namespace) -> int:
             print(f"  {row['study']}, {row['cam']:<8}{numbers}")
         print()
     print(f"Note: {LINES}")
-    _write(frame, options.out)
+    if options.out is not None:
+        print(f"  {save_table(frame, options.out, 'published')}")
     print(DISCLAIMER)
     return 0
-
-
-def _write(frame: pd.DataFrame, path: Path | None) -> None:
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(path, index=False)
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror or error}.") from error
-    print(f"  {path}")

@@ -52,6 +52,11 @@ def add_command(commands: Any, method: str, segmenter: str) -> None:
     parser.add_argument(
         "--minus", choices=sorted(explainers()), default="", metavar="METHOD", help="take the map of this method off"
     )
+    for name, told in (
+        ("normal", "explain the section of a volume across this direction, in RAS millimetres, for a 2D classifier"),
+        ("point", "a point of that section, in RAS millimetres; the volume's centre by default"),
+    ):
+        parser.add_argument(f"--oblique-{name}", type=float, nargs=3, metavar=("X", "Y", "Z"), help=told)
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the results (the current one)")
     parser.add_argument("--record", type=Path, help="compute again what this record says, and compare")
     parser.add_argument(
@@ -135,6 +140,7 @@ def _explain(options: argparse.Namespace) -> int:
     if not options.images or options.model is None:
         raise InputError("Give an image and --model, or a --record to compute again.")
     image, classifier = load(options)
+    image = _section(image, options)
     steps = steps_of(options.preprocessing, classifier)
     request = ExplainRequest(
         options.method,
@@ -151,6 +157,22 @@ def _explain(options: argparse.Namespace) -> int:
     )
     explain_and_save(image, classifier, request, options.out, _targets(options), options.bands, _best(options, request))
     return 0
+
+
+def _section(image: Image, options: argparse.Namespace) -> Image:
+    """The oblique section of a volume that the options name, or all of it."""
+    import numpy as np
+
+    from napari_xai_med.oblique import oblique_section
+
+    if options.oblique_normal is None:
+        if options.oblique_point is not None:
+            raise InputError("An oblique section needs a direction; give --oblique-normal.")
+        return image
+    if options.slice is not None:
+        raise InputError("A slice is either oblique or one of the image's own; leave out --slice or --oblique-normal.")
+    centre = image.grid.to_world((np.array(image.grid.shape) - 1) / 2).tolist()
+    return oblique_section(image, options.oblique_point or centre, options.oblique_normal)[0]
 
 
 def _best(options: argparse.Namespace, request: ExplainRequest) -> tuple[int, str] | None:
@@ -238,6 +260,8 @@ def load_recorded(options: argparse.Namespace, record: Record) -> tuple[Image, C
     """The image and the classifier of a record, or those that the options name, if they are the same."""
     import torch
 
+    from napari_xai_med.oblique import oblique_section
+
     options.images = options.images or [record.image["source"], *record.image.get("others", ())]
     options.model = options.model or record.model["source"]
     volumes = [record.image["volume"], *record.image.get("other_volumes", ())]
@@ -246,6 +270,9 @@ def load_recorded(options: argparse.Namespace, record: Record) -> tuple[Image, C
     # Another number of threads adds in another order, which changes the last bits.
     torch.set_num_threads(int(record.software["threads"]))
     image, classifier = load(options, volumes)
+    plane = record.image.get("oblique")
+    if plane is not None:
+        image = oblique_section(image, plane["point"], plane["normal"])[0]
     check_same("image", image.sha256, record.image["sha256"])
     check_same("classifier", classifier.sha256, record.model["sha256"])
     return image, classifier

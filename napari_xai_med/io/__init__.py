@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 from napari_xai_med.errors import InputError
@@ -39,3 +41,19 @@ def read_image(path: str | Path, volume: int | None = None) -> Image:
         return read_picture(file)
     known = ", ".join((*NIFTI_SUFFIXES, *PICTURE_SUFFIXES))
     raise InputError(f"{file.name} is not of a kind that can be read ({known}); convert it first.")
+
+
+def read_label_map(path: str | Path) -> Image:
+    """A label map from a file, which is read once as long as it stays the same; errors as for `read_image`.
+
+    Each slice that is explained by the segments of a volume asks for it.
+    """
+    file = Path(path).expanduser().resolve()
+    # A pair's other file may change alone.
+    states = [each.stat() for each in sorted(file.parent.glob(f"{escape(file.stem)}.*"))] if file.is_file() else []
+    return _read_label_map(str(path), file, tuple((state.st_mtime_ns, state.st_size) for state in states))
+
+
+@lru_cache(maxsize=2)  # segments and where they may be
+def _read_label_map(path: str, _: Path, __: tuple[tuple[int, int], ...]) -> Image:
+    return read_image(path)

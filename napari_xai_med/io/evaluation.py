@@ -17,6 +17,8 @@ from napari_xai_med.options import values_of
 from napari_xai_med.record import software
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from napari_xai_med.evaluation import Evaluation
     from napari_xai_med.metrics.case import Case
 
@@ -49,11 +51,9 @@ def save_evaluation(case: Case, evaluation: Evaluation, folder: str | Path, stem
     from napari_xai_med.figures_metrics import draw_plot
 
     target = Path(folder).expanduser()
-    table, record = (target / f"{stem}_metrics{suffix}" for suffix in (".csv", ".json"))
-    files = [table, record]
+    record = target / f"{stem}_metrics.json"
+    files = [save_table(evaluation.frame, target, f"{stem}_metrics"), record]
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        evaluation.frame.to_csv(table, index=False)
         text = json.dumps(evaluation_record(case, evaluation), indent=2, ensure_ascii=False, default=_plain)
         record.write_text(text + "\n", encoding="utf-8")
         for metric, outcome in evaluation.outcomes.items():
@@ -63,6 +63,23 @@ def save_evaluation(case: Case, evaluation: Evaluation, folder: str | Path, stem
     except OSError as error:
         raise InputError(f"The results can't be written to {target}: {error.strerror or error}.") from error
     return files
+
+
+def save_table(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
+    """Write a table as CSV into a folder, which is made where it does not exist.
+
+    Raises
+    ------
+    InputError
+        If the folder can't be written.
+    """
+    path = folder / f"{stem}.csv"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(path, index=False)
+    except OSError as error:
+        raise InputError(f"The results can't be written to {folder}: {error.strerror or error}.") from error
+    return path
 
 
 def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:

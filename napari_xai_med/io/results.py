@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_xai_med.attribution import DISCLAIMER, Attribution
 from napari_xai_med.bands import band_labels, band_names
 from napari_xai_med.errors import InputError
+from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.io.nifti import save_nifti
 from napari_xai_med.record import Record
 from napari_xai_med.segmenting import Regions
+from napari_xai_med.segments.choice import BODY, SegmentChoice
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,30 @@ class ResultFiles:
 
 
 def file_stem(image: Image, attribution: Attribution) -> str:
-    """A file name without suffix that says which image, method, chosen layers and class, in letters of any script."""
+    """A file name without suffix: which image, method, chosen layers, segments and class, in letters of any script."""
     record = attribution.record.request
     whole = attribution.values.shape == image.grid.shape
     place = "" if whole else f"_{record['plane']}{record['slice']}"
+    if image.oblique is not None:
+        place = f"_{_short_hash(image.oblique.to_dict())}"
     method = "-minus-".join(str(name) for name in (record["method"], record["minus"]) if name)
-    parts = (f"{method}-{attribution.layers}", attribution.about)
+    parts = (f"{method}-{attribution.layers}-{_segments_told(attribution)}", attribution.about)
     return "_".join((image_stem(image, place), *map(clean, parts)))
+
+
+def _segments_told(attribution: Attribution) -> str:
+    """How the image was cut, if not in the usual way, as far as names of files have to tell it."""
+    told = attribution.record.request.get("segments")
+    if told is None or told == SegmentChoice().with_defaults().to_dict():
+        return ""
+    # What was drawn in memory has no path, and a file may hold something else next time.
+    facts = attribution.record.method.get("segments", {})
+    sums = {f"{what}_sha256": facts.get(f"{what}_sha256") for what in ("labels", "mask")}
+    return f"{told['method']}-{_short_hash(told | {'labels': '', 'mask': told['mask'] == BODY} | sums)}"
+
+
+def _short_hash(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def image_stem(image: Image, more: str = "") -> str:
@@ -109,45 +131,55 @@ def save_results(
     files = ResultFiles(*(target / f"{stem}{suffix}" for suffix in (".nii.gz", ".png", ".json")))
     labels = band_labels(attribution.values, bands, signed=attribution.signed) if bands else None
     chosen = None if best is None else attribution.best_segments(*best)
+    # A section is shown flat and lies in its volume.
+    grid = attribution.grid if image.oblique is None else image.oblique.grid
     try:
         target.mkdir(parents=True, exist_ok=True)
-        save_nifti(files.heatmap, attribution.values, attribution.grid, f"{attribution.title}; {DISCLAIMER}")
+        values = attribution.values.reshape(grid.shape)
+        save_nifti(files.heatmap, values, grid, f"{attribution.title}; {DISCLAIMER}")
         if labels is not None:
             files = replace(files, bands=target / f"{stem}_bands.nii.gz")
             names = "; ".join(band_names(bands, signed=attribution.signed))
-            save_nifti(target / f"{stem}_bands.nii.gz", labels, attribution.grid, f"{names}; {DISCLAIMER}")
+            save_nifti(target / f"{stem}_bands.nii.gz", labels.reshape(grid.shape), grid, f"{names}; {DISCLAIMER}")
         three_views(image, attribution).savefig(files.figure, dpi=110)
-        files = _write_segments(files, target / stem, attribution)
+        files = _write_segments(files, target / stem, attribution, grid)
         if chosen is not None and best is not None:
             files = replace(files, best=target / f"{stem}_best.nii.gz")
             told = f"Best {best[0]} segments, {best[1]}"
-            save_nifti(target / f"{stem}_best.nii.gz", chosen, attribution.grid, f"{told}; {DISCLAIMER}")
-        files, record = _write_regions(files, target.resolve() / stem, attribution.record, regions or Regions())
-        files.record.write_text(record.to_json(), encoding="utf-8")
+            save_nifti(target / f"{stem}_best.nii.gz", chosen.reshape(grid.shape), grid, f"{told}; {DISCLAIMER}")
+        drawn = write_regions(target / stem, regions or Regions())
+        files = replace(files, **drawn)
+        files.record.write_text(with_regions(attribution.record, drawn).to_json(), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The results can't be written to {target}: {error.strerror or error}.") from error
     return files
 
 
-def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution) -> ResultFiles:
+def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution, grid: Grid) -> ResultFiles:
     """Write labels and table of the segments, if there are any."""
     segments = attribution.segments
     if segments is None:
         return files
     files = replace(files, segments=Path(f"{stem}_segments.nii.gz"), table=Path(f"{stem}_segments.csv"))
     assert files.segments is not None
-    save_nifti(files.segments, segments.labels, attribution.grid, f"Segments; {DISCLAIMER}")
+    save_nifti(files.segments, segments.labels.reshape(grid.shape), grid, f"Segments; {DISCLAIMER}")
     segments.table.to_csv(files.table, index=False)
     return files
 
 
-def _write_regions(files: ResultFiles, stem: Path, record: Record, regions: Regions) -> tuple[ResultFiles, Record]:
-    """Write what was drawn, and name it in the record by its whole path, from wherever that is computed again."""
+def write_regions(stem: Path, regions: Regions) -> dict[str, Path]:
+    """Write the labels and the mask that were drawn in memory; where each is by now."""
+    written = {}
     for what, drawn in (("labels", regions.labels), ("mask", regions.mask)):
         if drawn is not None:
-            path = Path(f"{stem}_{what}.nii.gz")
-            save_nifti(path, drawn.data[0].astype(np.int32), drawn.grid, f"Drawn {what}; {DISCLAIMER}")
-            files = replace(files, **{what: path})
-            segments = {**record.request["segments"], what: str(path)}
-            record = replace(record, request={**record.request, "segments": segments})
-    return files, record
+            written[what] = Path(f"{stem}_{what}.nii.gz")
+            save_nifti(written[what], drawn.data[0].astype(np.int32), drawn.grid, f"Drawn {what}; {DISCLAIMER}")
+    return written
+
+
+def with_regions(record: Record, written: Mapping[str, Path]) -> Record:
+    """A record that names what was drawn by its whole path, from wherever it is computed again."""
+    if not written:
+        return record
+    paths = {what: str(path.resolve()) for what, path in written.items()}
+    return replace(record, request={**record.request, "segments": {**record.request["segments"], **paths}})

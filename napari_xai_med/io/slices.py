@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.errors import InputError, told_as
 from napari_xai_med.image import Image
 from napari_xai_med.io.nifti import read_nifti, save_nifti
-from napari_xai_med.io.results import ResultFiles, image_stem, save_results
+from napari_xai_med.io.results import ResultFiles, image_stem, save_results, with_regions, write_regions
 from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.record import Record
 from napari_xai_med.segmenting import Regions
@@ -115,13 +115,18 @@ def save_slices(
     InputError
         If the folder can't be written.
     """
-    heatmap = explained.slices.heatmap
+    heatmap, regions = explained.slices.heatmap, regions or Regions()
     first = None if heatmap is None else save_results(image, heatmap, folder)
-    files = [save_results(image, each, folder, regions=regions) for each in explained.attributions]
     target = Path(folder).expanduser()
     summary = target / f"{image_stem(image)}_slices.json"
     masks, choice, sha256 = [], explained.choice.to_dict(), explained.slices.mask_sha256
     try:
+        target.mkdir(parents=True, exist_ok=True)
+        # Once for all slices; files of other drawings stay.
+        drawn = write_regions(target / f"{summary.stem}_{_sums(regions)}", regions)
+        records = [with_regions(each.record, drawn) for each in explained.attributions]
+        maps = [replace(each, record=record) for each, record in zip(explained.attributions, records, strict=True)]
+        files = [save_results(image, each, folder) for each in maps]
         if choice["mask"] == GIVEN and mask is not None:
             masks = [summary.with_name(f"{summary.stem}_mask.nii.gz")]
             save_nifti(masks[0], (mask.data[0] != 0).astype(np.uint8), mask.grid, f"mask; {DISCLAIMER}")
@@ -134,7 +139,12 @@ def save_slices(
     except OSError as error:
         raise InputError(f"The results can't be written to {target}: {error.strerror or error}.") from error
     results = files if first is None else [first, *files]
-    return [*(path for each in results for path in each.written), *masks, summary]
+    return [*(path for each in results for path in each.written), *drawn.values(), *masks, summary]
+
+
+def _sums(regions: Regions) -> str:
+    """What tells drawings apart in names of files."""
+    return "-".join(drawn.sha256[:6] for drawn in (regions.labels, regions.mask) if drawn is not None)
 
 
 def _summary(

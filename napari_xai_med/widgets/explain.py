@@ -161,7 +161,9 @@ class ExplainWidget(QuestioningWidget):
 
     def _show_series(self, series: Series, found: list[asked.Shown]) -> None:
         self._so_far = so_far([each.attribution for each in found])
-        self._show_layer(series.layers[-1])
+        # Without those that the user removed meanwhile.
+        left = [layer for layer in series.layers if layer in self.viewer.layers]
+        self._show_layer(left[-1] if left else None)
 
     def _show_live(self, found: list[asked.Shown], final: bool) -> None:
         self._show_series(self.live.series, found)

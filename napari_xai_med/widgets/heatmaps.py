@@ -174,7 +174,7 @@ class Series:
         self._top = 0.0
 
     def show(self, found: list[Shown], *, final: bool) -> None:
-        """Show estimates, or the results, in the same layers; an estimate's layer that the user removed stays away."""
+        """Show estimates, or the results, in the same layers; one that the user removed meanwhile stays away."""
         top = max(_top(each.attribution) for each in found)
         goes_on = bool(self._estimates) and self._estimates[0].asked is found[0].asked
         # Limits that follow each estimate would make the colours flicker.
@@ -187,7 +187,7 @@ class Series:
         for k, each in enumerate(found):
             layer = self.layers[k] if k < len(self.layers) else None
             if layer is not None and layer not in self._heatmaps.viewer.layers:
-                if not final:
+                if goes_on:
                     continue
                 layer = None
             if layer is None and k:

@@ -251,8 +251,10 @@ class SlicesWidget(QuestioningWidget):
         if not (changed or final):
             return
         place = self.list.currentIndex().row() if self._shown is not None and self._shown.asked is asked else -1
-        finished = found.attributions[: len(found.attributions) - found.estimated]
-        shown = _Shown(asked, slices.plane, found if final else None, read.regions, mask, maps.layers)
+        # What is finished can be saved, also where the rest is stopped.
+        done = found.finished()
+        finished = () if done is None else done.attributions
+        shown = _Shown(asked, slices.plane, done, read.regions, mask, maps.layers)
         self._show(shown, slices, finished)
         self.list.show_current(max(place, 0), tell=place < 0)
         self._select(slices.indices[max(place, 0)])

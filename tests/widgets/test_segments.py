@@ -342,7 +342,7 @@ def test_what_is_known_when_the_work_is_stopped_stays_and_says_so(asking: Any, q
     assert 0 < np.count_nonzero(np.nan_to_num(viewer.layers[-1].features["contribution"])) <= count
 
 
-def test_an_estimate_that_the_user_removes_does_not_come_back_before_the_result(asking: Any, qtbot: Any) -> None:
+def test_an_estimate_that_the_user_removes_does_not_come_back(asking: Any, qtbot: Any) -> None:
     viewer, widget = asking(number=1000)
     before = list(viewer.layers)
     widget.explain_button.click()
@@ -351,5 +351,10 @@ def test_an_estimate_that_the_user_removes_does_not_come_back_before_the_result(
     counts: set[int] = set()
     widget.task.progressed.connect(lambda *_: counts.add(len(viewer.layers)) if widget.task.running else None)
     qtbot.waitUntil(lambda: not widget.task.running, timeout=120_000)
-    assert min(counts) == len(before)
-    assert len(viewer.layers) == len(before) + 2
+    assert counts == {len(before)}
+    assert list(viewer.layers) == before
+    assert widget.heatmap.layer is None
+    assert keeps_nothing(widget)
+    widget.question.segments.options.set_value("number", 10)
+    explained(qtbot, widget)
+    assert len(viewer.layers) == len(before) + 2, "explained anew it is there again"

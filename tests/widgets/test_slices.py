@@ -185,9 +185,12 @@ def test_drawn_segments_and_masks_are_those_of_the_volume(
     summary = tmp_path / "chest_ct_lesion_slices.json"
     code, out, _ = run(capsys, "slices", "--record", summary, "--out", tmp_path / "again")
     assert (code, "bit for bit" in out) == (0, True)
+    assert len(list(tmp_path.glob("*_labels.nii.gz"))) == 1, "of both slices"
 
 
-def test_estimates_refine_the_slice_that_is_being_explained(slices: Open, qtbot: Any) -> None:
+def test_estimates_refine_the_slice_that_is_being_explained(
+    slices: Open, qtbot: Any, tmp_path: Path, capsys: Any
+) -> None:
     viewer, widget = slices("chest_ct_lesion", "chest_ct_2d")
     choose_rule(widget, "body")
     widget.form.count.setValue(2)
@@ -213,7 +216,14 @@ def test_estimates_refine_the_slice_that_is_being_explained(slices: Open, qtbot:
     assert records[1]["stopped"] is True
     assert second.name.endswith(f"(stopped after {records[1]['evaluations']} evaluations)")
     assert last_sentence().message.startswith("Stopped after")
-    assert not widget.save_button.isEnabled()
+    # The finished slice, as if no other had been asked for.
+    widget.save(str(tmp_path))
+    finish(qtbot, widget)
+    code, out, _ = run(
+        capsys, "slices", "--record", tmp_path / "chest_ct_lesion_slices.json", "--out", tmp_path / "again"
+    )
+    assert (code, "bit for bit" in out) == (0, True)
+    assert len(list(tmp_path.glob("*_axial*.nii.gz"))) == 2, "a heatmap and its segments"
 
 
 def test_stopping_leaves_the_viewer_as_it_was(slices: Open, qtbot: Any) -> None:
