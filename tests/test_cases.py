@@ -64,7 +64,7 @@ def test_a_saved_heatmap_is_judged_as_the_one_in_memory(sample: str, model: str,
     image, classifier = read_image(path), load_model(model)
     attribution = explain(image, classifier, **how)
     files = save_results(image, attribution, tmp_path)
-    names = ["overlap", "ranking", "peak"]
+    names = ["binary_overlap", "ranking", "peak"]
     expected = evaluate(attribution, mask=mask, image=image, classifier=classifier, metrics=names)
     found = evaluate(files.heatmap, mask=mask, image=image, classifier=classifier, metrics=names)
     assert list(expected) == list(COLUMNS)
@@ -114,7 +114,7 @@ def test_the_panel_has_a_verdict_for_every_line() -> None:
     ("how", "sentence"),
     [
         ({"metrics": ["dice"]}, "There is no metric 'dice'"),
-        ({"metrics": [{"metric": "overlap", "cut": 3}]}, "has no option 'cut'"),
+        ({"metrics": [{"metric": "binary_overlap", "cut": 3}]}, "has no option 'cut'"),
         ({"metrics": []}, "No metric was chosen"),
         ({"metrics": ["overlap"]}, "needs a mask"),
         ({"sign": "both"}, "no sign 'both'"),
@@ -128,7 +128,7 @@ def test_what_can_t_be_asked_is_one_sentence(how: Any, sentence: str) -> None:
 def test_what_one_metric_can_t_do_leaves_the_others() -> None:
     mask = np.zeros((5, 5), bool)
     mask[2, 2] = True
-    found = evaluate(np.eye(5), mask=mask, metrics=["overlap", "deletion"])
+    found = evaluate(np.eye(5), mask=mask, metrics=["binary_overlap", "deletion"])
     (row,) = found[found["metric"] == "deletion"].to_dict("records")
     assert np.isnan(row["value"])
     assert "needs the image and the classifier" in row["reason"]

@@ -95,8 +95,9 @@ register = _REGISTRY.register
 
 
 def metrics() -> Mapping[str, type[Metric]]:
-    """All metrics by name."""
-    return _REGISTRY.all()
+    """All metrics by name, family after family."""
+    order = list(Family)
+    return dict(sorted(_REGISTRY.all().items(), key=lambda item: order.index(item[1].family)))
 
 
 def make_metric(name: str, options: Mapping[str, Any]) -> Metric:

@@ -164,9 +164,9 @@ class CheckWidget(SavingWidget):
         """Show where the explanation and the masks agree, as a Labels layer."""
 
         def compute(case: Case, heatmap: ImageLayer, chosen: Chosen) -> Any:
-            if not case.evidence.any():
+            if not case.top > 0:
                 raise InputError(f"{heatmap.name} has no {case.sign} values; choose other evidence.")
-            cut = with_options(Thresholded, "The overlap", values).cut(case.evidence)
+            cut = with_options(Thresholded, "The overlap", values).cut(case.evidence, case.top)
             return heatmap, overlay_to_layer(case, cut, heatmap, chosen.view)
 
         try:

@@ -80,7 +80,7 @@ def test_the_panel_says_what_a_script_says(shown: Any, qtbot: Any, sample: str, 
 def test_the_table_sorts_by_value_and_can_be_copied(shown: Any, qtbot: Any) -> None:
     viewer, _, check = shown()
     check.masks.choose([viewer.layers[MASK]])
-    check.metrics.choose("overlap", "peak")
+    check.metrics.choose("binary_overlap", "peak")
     check.measure_button.click()
     finish(qtbot, check)
     column = list(check.results.model.frame).index("value")
@@ -97,18 +97,18 @@ def test_the_table_sorts_by_value_and_can_be_copied(shown: Any, qtbot: Any) -> N
 def test_options_of_a_metric_stay_and_count(shown: Any, qtbot: Any) -> None:
     viewer, widget, check = shown()
     check.masks.choose([viewer.layers[MASK]])
-    check.metrics.choose("overlap", "threshold_curve")
-    check.metrics.show_metric("overlap")
+    check.metrics.choose("binary_overlap", "threshold_curve")
+    check.metrics.show_metric("binary_overlap")
     check.metrics.options.set_value("lower", 0.25)
     check.metrics.show_metric("ranking")
-    check.metrics.show_metric("overlap")
+    check.metrics.show_metric("binary_overlap")
     assert check.metrics.options.values()["lower"] == 0.25
     check.measure_button.click()
     finish(qtbot, check)
     frame = check._judged.evaluation.frame
     (dice,) = frame[(frame["score"] == "dice") & (frame["subject"] == "explanation")]["value"]
     attribution = widget.heatmaps.results[widget.heatmap.layer].attribution
-    wanted = [{"metric": "overlap", "lower": 0.25}]
+    wanted = [{"metric": "binary_overlap", "lower": 0.25}]
     expected = evaluate(attribution, mask=sample_files("chest_ct_lesion")[1], metrics=wanted)
     assert dice == expected.set_index(["score", "subject"])["value"]["dice", "explanation"]
     assert check.results.plots.isVisible()
