@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 SUPPORTS, AGAINST = "#2ca02c", "#d62728"
 """Of what supports a class, and of what speaks against it."""
+_DARK_GREEN, _DARK_RED = "#167016", "#a81212"
+"""Of what says little: over light tissue a clear red would look pink."""
 
 RED_GREEN = "red-green"
 COLORMAPS = ("turbo", "inferno", "magma", "plasma", "viridis", "hot")
@@ -29,8 +31,8 @@ def colours_of(name: str, positions: NDArray[np.floating]) -> NDArray[np.float64
 
 def _red_green() -> LinearSegmentedColormap:
     """From red to green, and clear where nothing is said: matplotlib's own go over colours that hide an image."""
-    stops = [(0.0, AGAINST, 1.0), (0.4, AGAINST, 0.75), (0.5, AGAINST, 0.0)]
-    stops += [(0.5, SUPPORTS, 0.0), (0.6, SUPPORTS, 0.75), (1.0, SUPPORTS, 1.0)]
+    stops = [(0.0, AGAINST, 1.0), (0.4, _DARK_RED, 0.8), (0.5, _DARK_RED, 0.0)]
+    stops += [(0.5, _DARK_GREEN, 0.0), (0.6, _DARK_GREEN, 0.8), (1.0, SUPPORTS, 1.0)]
     return LinearSegmentedColormap.from_list(
         RED_GREEN, [(place, to_rgba(colour, opacity)) for place, colour, opacity in stops]
     )
