@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import torch
 from measure import THREADS, table
 from torch import nn
@@ -79,7 +80,7 @@ def main() -> None:
     phantom = make_phantom(0, "ground glass", SHAPE)
     image = Image(phantom.data[None].astype("float32"), Grid(SHAPE, phantom.affine), "phantom")
     for name, classifier in classifiers().items():
-        scaled = image if "chest" in name else replace(image, data=(image.data + 1000) / 1400)
+        scaled = image if "chest" in name else replace(image, data=(image.data + np.float32(1000)) / np.float32(1400))
         case = case_of(explain(scaled, classifier), phantom.mask, scaled, classifier)
         rows, total, inside = {}, 0.0, 0.0
         for metric in panel(case):
