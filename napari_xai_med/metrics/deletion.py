@@ -118,7 +118,7 @@ class Insertion(_Curve):
     """The curve of what is there when the most relevant voxels come first; see `_Curve`.
 
     From zero on and not, as Petsiuk et al. have it, from the blurred image: a blur leaves diffuse findings in the
-    image. Of 20 phantoms with ground glass each was still recognised with a probability above 0.99 behind it.
+    image. Behind it, all of 20 phantom slices with ground glass and 17 of 20 volumes kept a probability above 0.99.
     """
 
     name: ClassVar[str] = "insertion"

@@ -10,7 +10,7 @@ from skimage.filters import sobel
 
 from napari_xai_med.grid import Grid
 from napari_xai_med.metrics.case import Case, Sign
-from napari_xai_med.metrics.controls import against_controls, controls_of
+from napari_xai_med.metrics.controls import against_controls, ascending, controls_of
 from napari_xai_med.metrics.outcome import Better
 
 SHAPES = [(40, 33), (24, 18, 20), (30, 1, 22)]
@@ -67,6 +67,18 @@ def test_without_an_image_there_are_no_edges_and_the_case_makes_them_once() -> N
     case = Case(np.arange(12, dtype=np.float32).reshape(3, 4), Grid((3, 4), np.eye(3)))
     assert list(case.controls) == ["random", "centre"]
     assert case.controls is case.controls
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_voxels_are_sorted_as_numpy_sorts_them(dtype: type[np.floating]) -> None:
+    random = np.random.default_rng(0)
+    field = (random.normal(size=(40, 50)) * 10.0 ** random.integers(-30, 30, (40, 50))).astype(dtype)
+    field[::3] = np.round(random.normal(size=field[::3].shape))
+    # Minus zero too, which is level with zero.
+    field[1] *= -0.0
+    ties = random.permutation(field.size)
+    expected = ties[np.argsort(field.astype(np.float32).ravel()[ties], kind="stable")]
+    np.testing.assert_array_equal(ascending(field, ties), expected)
 
 
 @pytest.mark.parametrize(
