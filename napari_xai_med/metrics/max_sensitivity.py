@@ -32,7 +32,7 @@ _COPIES = 20
 
 def relative_change(one: Map, other: Map, inside: Mask | None = None) -> float:
     """Norm of the difference of two maps, divided by that of the first."""
-    first, second = (values if inside is None else values[inside] for values in (one, other))
+    first, second = ((values if inside is None else values[inside]).astype(np.float64) for values in (one, other))
     return float(np.linalg.norm((second - first).ravel()) / np.linalg.norm(first.ravel()))
 
 

@@ -28,6 +28,7 @@ _SLICES = 16
 """Slices of a volume that gradients are counted in, at most."""
 _CELLS = 8
 """Cells along the shorter side of a slice; Adebayo et al. have 14 along one of 224 pixels."""
+_LINE = "The map has one voxel along all axes but one, too few to compare structures."
 _WINDOW = 7
 """Voxels along each side of the window of structural similarity, as scikit-image has it."""
 
@@ -43,7 +44,7 @@ def why_not(values: Numbers) -> str:
 
 def thinned(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Every n-th voxel along each axis, so that at most `MOST` are left; axes of length 1 are taken away."""
-    flat = np.squeeze(values)
+    flat = np.atleast_1d(np.squeeze(values))
     step = 1
     while np.prod([-(-n // step) for n in flat.shape]) > MOST:
         step += 1
@@ -107,6 +108,8 @@ def similarities(one: Numbers, other: Numbers, inside: Mask | None = None) -> Si
 def _structural(one: NDArray[np.float64], other: NDArray[np.float64], known: Mask | None) -> float | str:
     from skimage.metrics import structural_similarity
 
+    if one.ndim < 2:
+        return _LINE
     window = min(_WINDOW, (min(one.shape) - 1) // 2 * 2 + 1)
     if window < 3:
         return "The map has fewer than 3 voxels along an axis, too few for structural similarity."
@@ -117,6 +120,8 @@ def _structural(one: NDArray[np.float64], other: NDArray[np.float64], known: Mas
 def _gradients(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | str:
     from skimage.feature import hog
 
+    if one.ndim < 2:
+        return _LINE
     planes = []
     for values in (one, other):
         across = int(np.argmin(values.shape))

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
+from napari_xai_med.image import Image
+from napari_xai_med.job import Job
+from napari_xai_med.metrics.base import make_metric
+from napari_xai_med.metrics.case import Case
+from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.similarity_of_maps import MOST, NAMES, moved_copies, similarities
 from napari_xai_med.metrics.unrelated import Likeness
 
@@ -89,3 +96,29 @@ def test_smooth_maps_that_have_nothing_in_common_pass_as_often_as_they_should() 
         likeness = Likeness(one.astype(np.float32), [other.astype(np.float32)], k)
         beyond += likeness.correlation > likeness.limit
     assert 3 <= beyond <= 18
+
+
+KINDS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "random": lambda random, shape: random.normal(size=shape),
+    "signs": lambda random, shape: random.choice([-1.0, 1.0], shape),
+    "constant": lambda _, shape: np.full(shape, 0.7),
+    "denormal": lambda random, shape: random.random(shape) * 1e-40,
+    "huge": lambda random, shape: random.random(shape) * 3e38,
+    "one voxel": lambda _, shape: np.eye(1, int(np.prod(shape))).reshape(shape),
+    "infinite": lambda _, shape: np.full(shape, np.inf),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(9, 10), (8, 9, 10), (1, 9, 10), (3, 3), (2, 1), (1, 1, 1)], ids=str)
+def test_all_numbers_are_finite_or_have_a_reason(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    for first, second in product(KINDS.values(), KINDS.values()):
+        one, other = (make(random, shape).astype(np.float32) for make in (first, second))
+        grid = Image.from_array(np.zeros(shape)).grid
+        scores = [*Likeness(one, [other], 0).scores(Better.LOWER)]
+        scores += make_metric("agreement", {}).measure(Case(one, grid, others={"other": other}), Job()).scores
+        for score in scores:
+            assert np.isfinite(score.value) != bool(score.reason), score
+            assert np.isnan(score.low) or score.low <= score.value <= score.high
+        assert Likeness(one, [other], 0).verdict("With that", "yes", "partly", "no").sentence.endswith(".")
