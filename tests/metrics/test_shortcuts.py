@@ -107,8 +107,8 @@ def test_random_maps_have_a_region_s_share_of_the_volume_on_average() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0, 3, 10])
-def test_random_maps_hardly_ever_lean(sigma: float) -> None:
-    """Once in 20 times by the rule; 100 maps would have more than 10 with a chance of 1 %."""
+def test_random_maps_seldom_lean(sigma: float) -> None:
+    """Once in 20 times for each of seven regions at most: 35 of 100, and fewer, as they have to be denser as well."""
     image = Image.from_array(make_slice(0, "normal").data)
     count = 0
     for seed in range(100):
@@ -116,7 +116,7 @@ def test_random_maps_hardly_ever_lean(sigma: float) -> None:
         # Wrapped, since noise that is reflected at the edge is stronger there.
         values = ndimage.gaussian_filter(noise, sigma, mode="wrap").astype(np.float32)
         count += bool(bad(AttributionByRegion().measure(case_of(values, image=image, seed=seed), Job())))
-    assert count <= 10
+    assert count <= 35
 
 
 @pytest.mark.parametrize(
@@ -322,8 +322,6 @@ def flagged(classifier: Classifier, seeds: range, metric: Metric) -> int:
         attribution = explain(image, classifier, target="ground glass")
         outcome = metric.measure(case_of(attribution, image=image, classifier=classifier, seed=seed), Job())
         count += any(UPPER_LEFT in each for each in bad(outcome))
-        if metric == AttributionByRegion() and not any(UPPER_LEFT in each for each in bad(outcome)):
-            assert not bad(outcome)
     return count
 
 
@@ -333,7 +331,7 @@ def flagged(classifier: Classifier, seeds: range, metric: Metric) -> int:
 def test_a_planted_shortcut_is_caught_and_no_clean_network_is(
     trained: Callable[[MarkedRecipe], Classifier], seed: int, metric: Metric
 ) -> None:
-    """20 of 20 and 0 of 20 phantoms, for each of three trainings; a check that is right 95 times in 100 may miss 3."""
+    """All but one of 60, and none of 60; a check that is right 95 times in 100 misses more than 3 of 20 once in 60."""
     seeds = range(SEEN, SEEN + 20)
     assert flagged(trained(replace(MARKED, seed=seed)), seeds, metric) >= 17
     assert flagged(trained(replace(CLEAN, seed=seed)), seeds, metric) <= 3
