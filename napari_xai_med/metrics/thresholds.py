@@ -73,7 +73,7 @@ class Thresholded:
         """
         self._check()
         if self.threshold == "otsu":
-            return _otsu(evidence)
+            return _otsu(evidence, top)
         if self.threshold == "top":
             return _top(evidence, self.lower)
         shown = {"relative": "{:g} of the maximum", "absolute": "{:g}", "percentile": "percentile {:g}"}[self.threshold]
@@ -100,11 +100,12 @@ class Thresholded:
             )
 
 
-def _otsu(evidence: Map) -> Cut:
+def _otsu(evidence: Map, top: float) -> Cut:
     from skimage.filters import threshold_otsu
 
-    # A map with one value has no classes to part; scikit-image then returns that value, above which nothing lies.
-    return Cut(float(threshold_otsu(evidence)), inf, "> Otsu's threshold")
+    # Of shares, since the histogram fails on numbers as small as 1e-40. A map with one value has no classes to part;
+    # scikit-image then returns that value, above which nothing lies.
+    return Cut(float(threshold_otsu(evidence / np.float32(top))) * top, inf, "> Otsu's threshold")
 
 
 def _top(evidence: Map, percent: float) -> Cut:

@@ -17,6 +17,7 @@ from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Need, make_metric, metrics
 from napari_xai_med.metrics.case import Case
 from napari_xai_med.metrics.outcome import EXPLANATION, Outcome
+from napari_xai_med.metrics.thresholds import KINDS
 from napari_xai_med.options import option_fields
 
 OF_MASKS = [name for name, kind in metrics().items() if kind.needs <= {Need.MASK}]
@@ -50,10 +51,10 @@ def case(values: Array, mask: Array, *, bare: bool = False) -> Case:
     return Case(values.astype(np.float32), grid, {"m": mask.astype(bool)}, is_bare=bare)
 
 
-def measured(name: str, made: Case) -> Outcome:
+def measured(name: str, made: Case, **options: object) -> Outcome:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return make_metric(name, {}).measure(made, Job())
+        return make_metric(name, options).measure(made, Job())
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -74,6 +75,16 @@ def test_a_number_is_finite_or_has_a_reason(name: str, shape: tuple[int, ...]) -
             assert outcome.verdicts or not metrics()[name].panel
             for verdict in outcome.verdicts:
                 assert verdict.sentence.endswith(".")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_threshold_takes_every_map(kind: str) -> None:
+    random = np.random.default_rng(0)
+    for about, values in MAPS.items():
+        for shape in SHAPES:
+            made = case(values(random, shape), MASKS["random"](random, shape))
+            for score in measured("binary_overlap", made, threshold=kind).scores:
+                assert isfinite(score.value) != bool(score.reason), (about, shape, score)
 
 
 @pytest.mark.parametrize("name", OF_MASKS)
