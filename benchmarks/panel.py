@@ -77,7 +77,7 @@ def classifiers() -> dict[str, Classifier]:
 def main() -> None:
     """Print for each metric of the panel how long it took."""
     torch.set_num_threads(THREADS)
-    phantom = make_phantom(0, "ground glass", SHAPE)
+    phantom = make_phantom(0, "ground_glass", SHAPE)
     image = Image(phantom.data[None].astype("float32"), Grid(SHAPE, phantom.affine), "phantom")
     for name, classifier in classifiers().items():
         scaled = image if "chest" in name else replace(image, data=(image.data + np.float32(1000)) / np.float32(1400))
