@@ -71,7 +71,7 @@ class AttributionByRegion(Metric):
         patient: voxel by voxel it counts more than the patient does. It holds 5 % of the evidence: less decides
         nothing. And its share is above that of all random maps with the same values and grain: with 19 of them that
         comes by chance once in 20 times for each region. The maximum over all regions, which would hold for them
-        together, was tried and missed a third of planted letters: one spot is in one of four corners often enough.
+        together, was tried and missed 17 of 60 planted letters: one spot is in one of four corners often enough.
 
         Returns
         -------
