@@ -107,6 +107,9 @@ def test_the_panel_has_a_verdict_for_every_line() -> None:
     assert not evaluation.skipped
     for metric, outcome in evaluation.outcomes.items():
         assert outcome.verdicts, metric.name
+        for score in outcome.scores:
+            # The documentation tells of every number.
+            assert score.better == metric.quantities[score.name].better, score
         assert all(any(letter.isdigit() for letter in verdict.sentence) for verdict in outcome.verdicts), metric.name
 
 

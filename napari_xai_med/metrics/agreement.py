@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Case, Map, Sign
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Float, Matrix, Outcome, Score, Verdict
 from napari_xai_med.metrics.similarity_of_maps import moved_copies, rank_correlation, thinned, why_not
@@ -66,6 +66,10 @@ class Agreement(Metric):
         "Krishna et al. 2022, The disagreement problem in explainable machine learning, arXiv:2202.01602"
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.OTHERS})
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "rank_correlation": Meaning(Better.HIGHER, "-1 to 1"),
+        "top_overlap": Meaning(Better.HIGHER, "0 to 1"),
+    }
 
     share: float = option(0.1, "Share of the voxels that count as the highest.", limits=(1e-6, 1.0))
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xai_med.metrics.base import Family, Quantity, register
+from napari_xai_med.metrics.base import Family, Meaning, register
 from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.over_masks import NO_EVIDENCE, NO_MASK, Found, MaskMetric, Number
@@ -57,10 +57,10 @@ class IdenticalLines(Thresholded, AsPublished):
     title = "Identical lines"
     about = 'What was published as "DICE" and MSE of a thresholded 3D Grad-CAM, beside the true Dice.'
     paper = "[Makraduli 2021](https://github.com/fm1320/ICL)"
-    quantities: ClassVar[Mapping[str, Quantity]] = {
-        "share_of_identical_lines": Quantity(),
-        "mse_of_intersection": Quantity(Better.LOWER),
-        "dice": Quantity(),
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "share_of_identical_lines": Meaning(),
+        "mse_of_intersection": Meaning(Better.LOWER),
+        "dice": Meaning(),
     }
 
     threshold: str = option("absolute", "As of overlap; a value of the map, as it was published.", choices=KINDS)
@@ -106,7 +106,7 @@ class IoUAfterSigmoid(Histopathology):
     name = "iou_after_sigmoid"
     title = "IoU after a sigmoid"
     about = "The IoU of a segmentation loss that expects a network's raw outputs, on a binary map, beside the true IoU."
-    quantities: ClassVar[Mapping[str, Quantity]] = {"iou_after_sigmoid": Quantity(), "iou": Quantity()}
+    quantities: ClassVar[Mapping[str, Meaning]] = {"iou_after_sigmoid": Meaning(), "iou": Meaning()}
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words
         """Count once, for both."""
@@ -143,8 +143,8 @@ class ColumnMacro(Histopathology):
     name = "column_macro"
     title = "Column macro"
     about = "Precision, recall and F1 averaged over image columns, beside those over all pixels."
-    quantities: ClassVar[Mapping[str, Quantity]] = dict.fromkeys(
-        ("column_macro_precision", "column_macro_recall", "column_macro_f1", "precision", "recall", "f1"), Quantity()
+    quantities: ClassVar[Mapping[str, Meaning]] = dict.fromkeys(
+        ("column_macro_precision", "column_macro_recall", "column_macro_f1", "precision", "recall", "f1"), Meaning()
     )
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words

@@ -13,9 +13,9 @@ from scipy.fft import irfftn, rfftn
 from skimage.measure import block_reduce
 
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Case, Map, Mask, Sign
-from napari_xai_med.metrics.outcome import Outcome, Score, Verdict
+from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.regions import NOT_PATIENT, Places, border_option, corner_option, find_regions
 from napari_xai_med.options import option
 
@@ -56,6 +56,15 @@ class AttributionByRegion(Metric):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE})
     panel: ClassVar[bool] = True
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "volume_share": Meaning(Better.NEITHER, "0 to 1"),
+        "positive_share": Meaning(Better.NEITHER, "0 to 1"),
+        "negative_share": Meaning(Better.NEITHER, "0 to 1"),
+        "absolute_share": Meaning(Better.NEITHER, "0 to 1"),
+        "positive_density": Meaning(Better.NEITHER, "0 up; 1 as the volume"),
+        "negative_density": Meaning(Better.NEITHER, "0 up; 1 as the volume"),
+        "absolute_density": Meaning(Better.NEITHER, "0 up; 1 as the volume"),
+    }
 
     border: float = border_option()
     corner: float = corner_option()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import cos, nan, radians, sin
 from typing import ClassVar
@@ -23,7 +24,7 @@ from napari_xai_med.metrics.asked_again import (
     shifted,
     why_not_moved,
 )
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case
 from napari_xai_med.metrics.outcome import Better, Matrix, Outcome, Score, Verdict
 from napari_xai_med.metrics.similarity_of_maps import NAMES, moved_copies, similarities, thinned, why_not
@@ -55,6 +56,10 @@ class Augmentations(Metric):
         "Alvarez-Melis & Jaakkola 2018, On the robustness of interpretability methods, arXiv:1806.08049"
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        **dict.fromkeys(NAMES, Meaning(Better.HIGHER, "-1 to 1")),
+        "change_of_answer": Meaning(Better.NEITHER, "of a probability"),
+    }
 
     degrees: float = option(5.0, "Rotation in the slice, to both sides; 0 for none.", limits=(0, 180))
     millimetres: float = option(3.0, "Shift along both axes of a slice; 0 for none.", limits=(0, None))

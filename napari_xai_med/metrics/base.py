@@ -39,7 +39,7 @@ class Need(StrEnum):
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Meaning:
     """What a score is, for the documentation.
 
     Parameters
@@ -66,7 +66,7 @@ class Metric(ABC):
     """What it tells, in one sentence."""
     paper: ClassVar[str]
     """Author, year, title and where, or a textbook; empty for what needs none."""
-    quantities: ClassVar[Mapping[str, Quantity]] = {}
+    quantities: ClassVar[Mapping[str, Meaning]] = {}
     """The scores by name, as the documentation lists them."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     panel: ClassVar[bool] = False

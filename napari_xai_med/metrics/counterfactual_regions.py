@@ -13,9 +13,9 @@ import torch
 
 from napari_xai_med.errors import Cancelled, XAIMedError
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask
-from napari_xai_med.metrics.outcome import Outcome, Score, Verdict
+from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.regions import (
     BODY,
     NOT_PATIENT,
@@ -77,6 +77,12 @@ class CounterfactualRegions(Metric):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE, Need.CLASSIFIER})
     panel: ClassVar[bool] = True
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "probability": Meaning(Better.NEITHER, "0 to 1"),
+        "logit": Meaning(Better.NEITHER, "any"),
+        "probability_change": Meaning(Better.NEITHER, "-1 to 1"),
+        "logit_change": Meaning(Better.NEITHER, "any"),
+    }
 
     fill: str = option(
         "surroundings",

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from napari_xai_med.games.base import Float
-from napari_xai_med.metrics.base import register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
 from napari_xai_med.metrics.probing import Probe, WithBaselines, joined
@@ -78,7 +78,7 @@ class _Curve(WithBaselines):
         scores = []
         for subject, area in areas.items():
             at, share = f"baseline {baseline}", nan if reason else (area - nothing) / span
-            for name, value, why in zip(self.numbers, (area, share), ("", reason), strict=True):
+            for name, value, why in zip(self.quantities, (area, share), ("", reason), strict=True):
                 scores.append(Score(name, value, why, subject=subject, at=at, better=self.better))
         return scores
 
@@ -103,9 +103,9 @@ class Deletion(_Curve):
     )
     taken: ClassVar[bool] = True
     better: ClassVar[Better] = Better.LOWER
-    numbers: ClassVar[Mapping[str, Better]] = {
-        "deletion_auc": Better.LOWER,
-        "deletion_auc_normalised": Better.LOWER,
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "deletion_auc": Meaning(Better.LOWER, "0 to 1 of a probability"),
+        "deletion_auc_normalised": Meaning(Better.LOWER, "1 as the image, 0 as the baseline"),
     }
 
     def _axis(self) -> str:
@@ -128,9 +128,9 @@ class Insertion(_Curve):
     )
     taken: ClassVar[bool] = False
     better: ClassVar[Better] = Better.HIGHER
-    numbers: ClassVar[Mapping[str, Better]] = {
-        "insertion_auc": Better.HIGHER,
-        "insertion_auc_normalised": Better.HIGHER,
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "insertion_auc": Meaning(Better.HIGHER, "0 to 1 of a probability"),
+        "insertion_auc_normalised": Meaning(Better.HIGHER, "1 as the image, 0 as the baseline"),
     }
 
     def _axis(self) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.over_masks import LENGTH, NO_EVIDENCE, NO_MASK, Found, MaskMetric
@@ -40,8 +40,8 @@ class Distances(Thresholded, MaskMetric):
         "[Huttenlocher et al. 1993](https://doi.org/10.1109/34.232073), "
         "[Heimann et al. 2009](https://doi.org/10.1109/TMI.2009.2013851)"
     )
-    quantities: ClassVar[Mapping[str, Quantity]] = dict.fromkeys(
-        ("hausdorff", "hausdorff_95", "mean_surface_distance"), Quantity(Better.LOWER, LENGTH)
+    quantities: ClassVar[Mapping[str, Meaning]] = dict.fromkeys(
+        ("hausdorff", "hausdorff_95", "mean_surface_distance"), Meaning(Better.LOWER, LENGTH)
     )
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words

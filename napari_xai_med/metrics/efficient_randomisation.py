@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
 from typing import ClassVar
@@ -12,7 +13,7 @@ from scipy.stats import entropy
 from napari_xai_med.errors import ModelError
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.asked_again import asked_of, smooth_map
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Case, Map
 from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.parameter_randomisation import seed_of
@@ -55,6 +56,10 @@ class EfficientRandomisation(Metric):
     about: ClassVar[str] = "How much more complex the map is when all of the network's weights are random."
     paper: ClassVar[str] = "Hedstrom et al. 2024, arXiv:2401.06465"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "complexity": Meaning(Better.NEITHER, "nats"),
+        "rise": Meaning(Better.HIGHER, "share"),
+    }
 
     draws: int = option(4, "Random networks.", limits=(1, None))
     bins: int = option(100, "Bins of the histogram whose entropy is the map's complexity.", limits=(2, None))

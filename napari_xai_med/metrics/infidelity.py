@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_xai_med.games.base import Float
-from napari_xai_med.metrics.base import register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.parts import all_sums, falls, parts_of
@@ -39,7 +39,10 @@ class Infidelity(WithBaselines):
         "By how much the map's sum over what is taken away misses the fall of the answer, squared; lower is better."
     )
     paper: ClassVar[str] = "Yeh et al. 2019, On the (in)fidelity and sensitivity of explanations, arXiv:1901.09392"
-    numbers: ClassVar[Mapping[str, Better]] = {"infidelity": Better.LOWER, "infidelity_share": Better.LOWER}
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "infidelity": Meaning(Better.LOWER, "0 up, in the score's units squared"),
+        "infidelity_share": Meaning(Better.LOWER, "0 up; 1 of a map of zeros"),
+    }
     ranks: ClassVar[bool] = False
 
     quantity: str = option(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.asked_again import asked_of
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Case
 from napari_xai_med.metrics.outcome import Better, Outcome
 from napari_xai_med.metrics.parameter_randomisation import undefined
-from napari_xai_med.metrics.similarity_of_maps import why_not
+from napari_xai_med.metrics.similarity_of_maps import NAMES, why_not
 from napari_xai_med.metrics.unrelated import Likeness
 from napari_xai_med.models.classifier import Classifier
 
@@ -33,6 +34,7 @@ class LabelRandomisation(Metric):
     about: ClassVar[str] = "How alike the map of a classifier is that learnt shuffled labels."
     paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER, Need.SECOND})
+    quantities: ClassVar[Mapping[str, Meaning]] = dict.fromkeys(NAMES, Meaning(Better.LOWER, "-1 to 1"))
 
     def measure(self, case: Case, job: Job) -> Outcome:
         """See `Metric`."""

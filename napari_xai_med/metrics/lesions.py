@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import Better, Score, Verdict
 from napari_xai_med.metrics.over_masks import (
@@ -64,14 +64,14 @@ class Lesions(Thresholded, MaskMetric):
         "[Wilson 1927](https://doi.org/10.1080/01621459.1927.10502953) and "
         "[Efron 1979](https://doi.org/10.1214/aos/1176344552) for the intervals"
     )
-    quantities: ClassVar[Mapping[str, Quantity]] = {
-        "lesions": Quantity(Better.NEITHER, "number"),
-        "hit_rate": Quantity(),
-        "lesion_coverage": Quantity(),
-        "lesion_size": Quantity(Better.NEITHER, SIZE),
-        "false_positive_size": Quantity(Better.LOWER, SIZE),
-        "false_positive_parts": Quantity(Better.LOWER, "number"),
-        "false_positive_mass": Quantity(Better.LOWER),
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "lesions": Meaning(Better.NEITHER, "number"),
+        "hit_rate": Meaning(),
+        "lesion_coverage": Meaning(),
+        "lesion_size": Meaning(Better.NEITHER, SIZE),
+        "false_positive_size": Meaning(Better.LOWER, SIZE),
+        "false_positive_parts": Meaning(Better.LOWER, "number"),
+        "false_positive_mass": Meaning(Better.LOWER),
     }
 
     edges: tuple[float, ...] = option(

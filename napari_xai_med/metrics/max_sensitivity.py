@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
 from typing import ClassVar
@@ -19,7 +20,7 @@ from napari_xai_med.metrics.asked_again import (
     shifted,
     why_not_moved,
 )
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.similarity_of_maps import moved_copies, thinned
@@ -57,6 +58,11 @@ class MaxSensitivity(Metric):
     paper: ClassVar[str] = "Yeh et al. 2019, arXiv:1901.09392"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
     panel: ClassVar[bool] = True
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "max_sensitivity": Meaning(Better.LOWER, "0 up; share of the map"),
+        "mean_sensitivity": Meaning(Better.LOWER, "0 up; share of the map"),
+        "change_of_answer": Meaning(Better.NEITHER, "of a probability"),
+    }
 
     samples: int = option(3, "Images with noise.", limits=(1, None))
     radius: float = option(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.over_masks import (
@@ -45,19 +45,19 @@ class Overlap(Thresholded, MaskMetric):
     about = "How well the voxels above a threshold agree with the mask."
     paper = "[Taha and Hanbury 2015](https://doi.org/10.1186/s12880-015-0068-x)"
     panel = True
-    quantities: ClassVar[Mapping[str, Quantity]] = {
-        "dice": Quantity(),
-        "iou": Quantity(),
-        "precision": Quantity(),
-        "recall": Quantity(),
-        "f1": Quantity(),
-        "specificity": Quantity(),
-        "pixel_accuracy": Quantity(),
-        "coverage": Quantity(Better.NEITHER),
-        "hit": Quantity(Better.HIGHER, "0 or 1"),
-        "map_size": Quantity(Better.NEITHER, SIZE),
-        "mask_size": Quantity(Better.NEITHER, SIZE),
-        "overlap_size": Quantity(Better.HIGHER, SIZE),
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "dice": Meaning(),
+        "iou": Meaning(),
+        "precision": Meaning(),
+        "recall": Meaning(),
+        "f1": Meaning(),
+        "specificity": Meaning(),
+        "pixel_accuracy": Meaning(),
+        "coverage": Meaning(Better.NEITHER),
+        "hit": Meaning(Better.HIGHER, "0 or 1"),
+        "map_size": Meaning(Better.NEITHER, SIZE),
+        "mask_size": Meaning(Better.NEITHER, SIZE),
+        "overlap_size": Meaning(Better.HIGHER, SIZE),
     }
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:

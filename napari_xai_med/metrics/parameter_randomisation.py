@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -12,7 +13,7 @@ import numpy as np
 from napari_xai_med.errors import ModelError
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.asked_again import asked_of, smooth_map
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case, Map
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Matrix, Outcome, Plot, Score, Verdict
 from napari_xai_med.metrics.similarity_of_maps import NAMES, similarities, why_not
@@ -78,6 +79,7 @@ class ParameterRandomisation(Metric):
     paper: ClassVar[str] = "Adebayo et al. 2018, arXiv:1810.03292"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
     panel: ClassVar[bool] = True
+    quantities: ClassVar[Mapping[str, Meaning]] = dict.fromkeys(NAMES, Meaning(Better.LOWER, "-1 to 1"))
 
     mode: str = option(
         "top_down",

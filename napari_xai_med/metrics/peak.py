@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import Better, Float, Verdict
 from napari_xai_med.metrics.over_masks import CHANCE, LENGTH, Found, MaskMetric, partial_mask, same_everywhere, share_of
@@ -38,9 +38,9 @@ class Peak(MaskMetric):
     about = "Whether the highest voxel lies in the mask, and how far from it if not."
     paper = "[Zhang et al. 2018](https://doi.org/10.1007/s11263-017-1059-x)"
     panel = True
-    quantities: ClassVar[Mapping[str, Quantity]] = {
-        "pointing_game": Quantity(),
-        "peak_distance": Quantity(Better.LOWER, LENGTH),
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "pointing_game": Meaning(),
+        "peak_distance": Meaning(Better.LOWER, LENGTH),
     }
 
     tolerance: float = option(

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from napari_xai_med.games.base import Float
-from napari_xai_med.metrics.base import register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Sign
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
@@ -36,10 +36,10 @@ class PixelFlipping(WithBaselines):
         "higher is better."
     )
     paper: ClassVar[str] = "Bach et al. 2015, PLoS ONE 10(7); Samek et al. 2017, arXiv:1509.06321"
-    numbers: ClassVar[Mapping[str, Better]] = {
-        "aopc": Better.HIGHER,
-        "aopc_least_first": Better.LOWER,
-        "abpc": Better.HIGHER,
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "aopc": Meaning(Better.HIGHER, "-1 to 1 of a probability"),
+        "aopc_least_first": Meaning(Better.LOWER, "-1 to 1 of a probability"),
+        "abpc": Meaning(Better.HIGHER, "-1 to 1 of a probability"),
     }
 
     regions: int = parts_option()
@@ -76,9 +76,9 @@ class PixelFlipping(WithBaselines):
         falls = lines[..., :1] - lines
         most, least = falls.mean(2)
         scores = [
-            Score(name, value, subject=subject, at=at, better=self.numbers[name])
+            Score(name, value, subject=subject, at=at, better=self.quantities[name].better)
             for k, subject in enumerate(probe.subjects)
-            for name, value in zip(self.numbers, (most[k], least[k], most[k] - least[k]), strict=True)
+            for name, value in zip(self.quantities, (most[k], least[k], most[k] - least[k]), strict=True)
         ]
         means = dict(zip(probe.subjects, most.tolist(), strict=True))
         verdict = against_controls(f"AOPC ({at}, higher is better)", means.pop(EXPLANATION), means, Better.HIGHER)

@@ -24,7 +24,7 @@ from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Metric, Need
 from napari_xai_med.metrics.case import Asked, Case, Map, Sign
-from napari_xai_med.metrics.outcome import EXPLANATION, Better, Outcome, Score, Verdict
+from napari_xai_med.metrics.outcome import EXPLANATION, Outcome, Score, Verdict
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.head import Head
 from napari_xai_med.models.target import Quantity, Target
@@ -166,8 +166,6 @@ class Probing(Metric):
 
     family: ClassVar[Family] = Family.FAITHFULNESS
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
-    numbers: ClassVar[Mapping[str, Better]]
-    """Its scores, and which way each is better."""
     ranks: ClassVar[bool] = True
     """Whether only the part of the map counts that is evidence; else its signed values do."""
 
@@ -189,7 +187,7 @@ class Probing(Metric):
         job.step(0.0, "Preparing the controls")
         reason, maps = _maps_of(case, asked, ranks=self.ranks)
         if reason:
-            scores = tuple(Score(name, nan, reason, better=way) for name, way in self.numbers.items())
+            scores = tuple(Score(name, nan, reason, better=each.better) for name, each in self.quantities.items())
             return Outcome(scores, (Verdict(f"{self.title} is not defined: {reason}"),))
         job.step(_FEW / 2, "Asking about the image")
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.asked_again import asked_of
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case
 from napari_xai_med.metrics.outcome import Better, Outcome, Score
 from napari_xai_med.metrics.parameter_randomisation import undefined
-from napari_xai_med.metrics.similarity_of_maps import why_not
+from napari_xai_med.metrics.similarity_of_maps import NAMES, why_not
 from napari_xai_med.metrics.unrelated import Likeness
 from napari_xai_med.models.head import Head
 from napari_xai_med.options import option
@@ -41,6 +42,7 @@ class RandomLogit(Metric):
     about: ClassVar[str] = "How alike the maps of other classes are."
     paper: ClassVar[str] = "Sixt et al. 2020, arXiv:1912.09818"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
+    quantities: ClassVar[Mapping[str, Meaning]] = dict.fromkeys(NAMES, Meaning(Better.LOWER, "-1 to 1"))
 
     classes: int = option(3, "Other classes that are explained at most.", limits=(1, None))
 

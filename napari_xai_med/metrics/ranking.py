@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Case, Mask
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.over_masks import (
@@ -43,12 +43,12 @@ class Ranking(MaskMetric):
     about = "Whether voxels in the mask are higher than those outside, at all thresholds at once."
     paper = "[Arras et al. 2022](https://doi.org/10.1016/j.inffus.2021.11.008)"
     panel = True
-    quantities: ClassVar[Mapping[str, Quantity]] = {
-        "auroc": Quantity(),
-        "auprc": Quantity(),
-        "relevance_mass_accuracy": Quantity(),
-        "relevance_rank_accuracy": Quantity(),
-        "spearman": Quantity(Better.HIGHER, "-1 to 1"),
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "auroc": Meaning(),
+        "auprc": Meaning(),
+        "relevance_mass_accuracy": Meaning(),
+        "relevance_rank_accuracy": Meaning(),
+        "spearman": Meaning(Better.HIGHER, "-1 to 1"),
     }
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:

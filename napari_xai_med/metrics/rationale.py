@@ -9,13 +9,16 @@ from typing import ClassVar
 import numpy as np
 
 from napari_xai_med.games.base import Float
-from napari_xai_med.metrics.base import register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
 from napari_xai_med.metrics.probing import Probe, WithBaselines, joined
 from napari_xai_med.metrics.removal import curves, levels_of
 from napari_xai_med.metrics.shares import checked_shares
 from napari_xai_med.options import option
+
+
+_NAMES = ("comprehensiveness", "sufficiency")
 
 
 @register
@@ -34,9 +37,11 @@ class SufficiencyComprehensiveness(WithBaselines):
         "just these are taken away (comprehensiveness, higher is better)."
     )
     paper: ClassVar[str] = "DeYoung et al. 2020, ERASER, ACL, arXiv:1911.03429"
-    numbers: ClassVar[Mapping[str, Better]] = {
-        "comprehensiveness": Better.HIGHER,
-        "sufficiency": Better.LOWER,
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "comprehensiveness": Meaning(Better.HIGHER, "-1 to 1 of a probability"),
+        "sufficiency": Meaning(Better.LOWER, "-1 to 1 of a probability"),
+        "comprehensiveness_aopc": Meaning(Better.HIGHER, "-1 to 1 of a probability"),
+        "sufficiency_aopc": Meaning(Better.LOWER, "-1 to 1 of a probability"),
     }
 
     shares: tuple[float, ...] = option(
@@ -57,13 +62,13 @@ class SufficiencyComprehensiveness(WithBaselines):
             self._told(probe, name, f"baseline {baseline}", lines)
             for baseline, ways in zip(self.baselines, found, strict=True)
             # The first point without the first voxels is the image itself.
-            for name, lines in zip(self.numbers, ways[0, :1, :1] - ways[:, :, 1:], strict=True)
+            for name, lines in zip(_NAMES, ways[0, :1, :1] - ways[:, :, 1:], strict=True)
         ]
         return joined(told, {"baselines": list(self.baselines), "shares": list(self.shares)})
 
     def _told(self, probe: Probe, name: str, at: str, lines: Float) -> Outcome:
         """One of both, of falls, (number of subjects, number of shares)."""
-        better = self.numbers[name]
+        better = self.quantities[name].better
         means = dict(zip(probe.subjects, (lines.sum(1) / (len(self.shares) + 1)).tolist(), strict=True))
         scores = []
         for subject, line in zip(probe.subjects, lines, strict=True):

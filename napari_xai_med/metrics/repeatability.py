@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from math import nan
@@ -12,7 +13,7 @@ import numpy as np
 from napari_xai_med.explainers.base import make_explainer
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.asked_again import asked_of
-from napari_xai_med.metrics.base import Family, Metric, Need, register
+from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Asked, Case
 from napari_xai_med.metrics.outcome import Better, Curves, Float, Line, Matrix, Outcome, Plot, Score, Verdict
 from napari_xai_med.metrics.similarity_of_maps import moved_copies, rank_correlation, thinned, why_not
@@ -41,6 +42,11 @@ class Repeatability(Metric):
     about: ClassVar[str] = "How alike the maps are that the method gives with other seeds."
     paper: ClassVar[str] = ""
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "rank_correlation": Meaning(Better.HIGHER, "-1 to 1"),
+        "standard_error": Meaning(Better.LOWER, "of the map's values"),
+        "relative_error": Meaning(Better.LOWER, "0 up"),
+    }
 
     seeds: int = option(5, "Runs of the method, each with a seed of its own.", limits=(2, None))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from napari_xai_med.explainers.noise import generator, value_range
-from napari_xai_med.metrics.base import register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.imputation import imputed, side_weights
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score, Verdict
@@ -42,10 +42,10 @@ class Road(Probing):
         "least relevant ones are; higher is better."
     )
     paper: ClassVar[str] = "Rong et al. 2022, A consistent and efficient evaluation strategy, arXiv:2202.00449"
-    numbers: ClassVar[Mapping[str, Better]] = {
-        "road_most_first": Better.LOWER,
-        "road_least_first": Better.HIGHER,
-        "road": Better.HIGHER,
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "road_most_first": Meaning(Better.LOWER, "-1 to 1 of a probability"),
+        "road_least_first": Meaning(Better.HIGHER, "-1 to 1 of a probability"),
+        "road": Meaning(Better.HIGHER, "-1 to 1 of a probability"),
     }
 
     shares: tuple[float, ...] = option(
@@ -72,9 +72,9 @@ class Road(Probing):
         lines = found.reshape(2, len(probe.maps), count + 1)
         most, least = lines[:, :, 1:].mean(2)
         scores = [
-            Score(name, value, subject=subject, better=self.numbers[name])
+            Score(name, value, subject=subject, better=self.quantities[name].better)
             for k, subject in enumerate(probe.subjects)
-            for name, value in zip(self.numbers, (most[k], least[k], (least[k] - most[k]) / 2), strict=True)
+            for name, value in zip(self.quantities, (most[k], least[k], (least[k] - most[k]) / 2), strict=True)
         ]
         gaps = dict(zip(probe.subjects, ((least - most) / 2).tolist(), strict=True))
         whole, lowest = float(found[0, 0]), float(found.min())

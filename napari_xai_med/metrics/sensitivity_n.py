@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from napari_xai_med.games.base import Float
-from napari_xai_med.metrics.base import register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.controls import against_controls
 from napari_xai_med.metrics.outcome import EXPLANATION, Better, Curves, Line, Outcome, Score
 from napari_xai_med.metrics.parts import all_sums, falls, parts_of, parts_option
@@ -33,7 +33,10 @@ class SensitivityN(WithBaselines):
         "sets, as a mean over several n; 1 is best."
     )
     paper: ClassVar[str] = "Ancona et al. 2018, Towards better understanding of gradient-based attribution methods"
-    numbers: ClassVar[Mapping[str, Better]] = {"sensitivity_n_mean": Better.HIGHER}
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "sensitivity_n": Meaning(Better.HIGHER, "-1 to 1"),
+        "sensitivity_n_mean": Meaning(Better.HIGHER, "-1 to 1"),
+    }
     ranks: ClassVar[bool] = False
 
     quantity: str = option(

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.over_masks import (
@@ -53,11 +53,11 @@ class Similarity(MaskMetric):
     title = "Similarity"
     about = "How alike the map, divided by its maximum, and the mask are as pictures."
     paper = "[Wang et al. 2004](https://doi.org/10.1109/TIP.2003.819861) for SSIM"
-    quantities: ClassVar[Mapping[str, Quantity]] = {
-        "pearson": Quantity(Better.HIGHER, "-1 to 1"),
-        "mse": Quantity(Better.LOWER),
-        "psnr": Quantity(Better.HIGHER, DECIBEL),
-        "ssim": Quantity(Better.HIGHER, "-1 to 1"),
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "pearson": Meaning(Better.HIGHER, "-1 to 1"),
+        "mse": Meaning(Better.LOWER),
+        "psnr": Meaning(Better.HIGHER, DECIBEL),
+        "ssim": Meaning(Better.HIGHER, "-1 to 1"),
     }
 
     def compared(self, case: Case, name: str, mask: Mask) -> Found:  # noqa: ARG002  # of it nothing is said in words

@@ -21,7 +21,7 @@ Similarities = dict[str, float | str]
 NAMES = ("ssim", "spearman", "spearman_absolute", "hog")
 """What `similarities` gives."""
 
-MOST = 2**18
+MOST = 2**16
 """Voxels that are compared at most: more of them make no estimate of likeness better, and filters take minutes."""
 
 _SLICES = 16

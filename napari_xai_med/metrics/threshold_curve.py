@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xai_med.metrics.base import Quantity, register
+from napari_xai_med.metrics.base import Meaning, register
 from napari_xai_med.metrics.case import Case, Map, Mask
 from napari_xai_med.metrics.outcome import Better, Curves, Float, Line
 from napari_xai_med.metrics.over_masks import CHANCE, NO_EVIDENCE, NO_MASK, Found, MaskMetric
@@ -34,10 +34,10 @@ class ThresholdCurve(MaskMetric):
     title = "Curve over all thresholds"
     about = "How the agreement with the mask depends on the threshold, and where Dice is best."
     paper = "[Taha and Hanbury 2015](https://doi.org/10.1186/s12880-015-0068-x)"
-    quantities: ClassVar[Mapping[str, Quantity]] = {
-        "best_dice": Quantity(),
-        "best_threshold": Quantity(Better.NEITHER, "0 to 1 of the maximum"),
-        "mean_dice": Quantity(),
+    quantities: ClassVar[Mapping[str, Meaning]] = {
+        "best_dice": Meaning(),
+        "best_threshold": Meaning(Better.NEITHER, "0 to 1 of the maximum"),
+        "mean_dice": Meaning(),
     }
 
     steps: int = option(256, "How many thresholds, at even distances from 0 to the maximum.", limits=(2, 65536))

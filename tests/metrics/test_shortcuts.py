@@ -281,6 +281,13 @@ def test_what_replaces_a_region() -> None:
     expected = ndimage.gaussian_filter(hole[0], (4, 2), mode="nearest")
     np.testing.assert_allclose(FILLS["blur"](hole, mask, (1.0, 2.0), 4.0)[0][mask], expected[mask], rtol=1e-6)
     assert (flattened(hole, mask, mask)[0][mask] == 99).all()
+    large = np.broadcast_to(np.arange(64, dtype=np.float32), (1, 64, 64, 64)).copy()
+    inside = np.zeros(large.shape[1:], bool)
+    inside[8:56, 8:56, 8:56] = True
+    filled = FILLS["surroundings"](np.where(inside, 99, large), inside, (1.0, 1.0, 1.0), 0.0)
+    np.testing.assert_array_equal(filled[0][~inside], large[0][~inside])
+    # Of blocks of two voxels.
+    np.testing.assert_allclose(filled, large, atol=1.1)
     for fill in FILLS.values():
         np.testing.assert_array_equal(fill(hole, mask, (1.0, 1.0), 4.0)[0][~mask], ramp[0][~mask])
 
