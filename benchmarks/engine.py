@@ -102,19 +102,19 @@ def memory_of(count: int) -> Callable[[], Any]:
     """What `peak_megabytes` measures: eight plain passes at once, or a game with so many supervoxels and samples."""
     classifier, (segments, shape) = made("chest_ct_3d"), VOLUME
 
-    def call(voxels: tuple[int, ...], samples: int) -> None:
+    def call(voxels: tuple[int, ...], wanted: int, samples: int) -> None:
         image = torch.rand(voxels)
         if not count:
             forward(classifier.network, image.expand(REFERENCE, *voxels).contiguous())()
             return
-        labels = make_segmenter("grid", {"number": segments}).segments(image.numpy(), (1.0, 1.0, 1.0))
+        labels = make_segmenter("grid", {"number": wanted}).segments(image.numpy(), (1.0, 1.0, 1.0))
         question = Question(classifier, image[None], ((0, Target(0)),), (1.0, 1.0, 1.0), segments=(labels,))
         explainer = make_explainer("lime", {"samples": samples, "batch_size": REFERENCE})
         explainer.attribute(question, Job())
 
     # So that what is imported does not count.
-    call((1, 32, 32, 32), 20)
-    return partial(call, shape, count)
+    call((1, 32, 32, 32), 8, 20)
+    return partial(call, shape, segments, count)
 
 
 def memory() -> None:
@@ -122,7 +122,7 @@ def memory() -> None:
     volume = 4 * prod(VOLUME[1]) / 1e6
     plain = peak_megabytes(partial(memory_of, 0))
     rows = {}
-    for count in (100, 400, 1600):
+    for count in (300, 600, 2400):
         peak = peak_megabytes(partial(memory_of, count))
         rows[f"LIME, {count} samples"] = [f"{peak:.0f}", f"{(peak - plain) / volume:.1f}"]
     title = f"Memory: {VOLUME[0]} supervoxels of {VOLUME[1]}; a plain batch of {REFERENCE} needs {plain:.0f} MB"

@@ -67,7 +67,7 @@ def clock() -> Iterator[Clock]:
 def classifiers() -> dict[str, Classifier]:
     """By name."""
     torch.manual_seed(0)
-    densenet = build("densenet121", spatial_dims=3, in_channels=1, out_channels=2).eval()
+    densenet = build("densenet121", spatial_dims=3, in_channels=1, num_classes=2).eval()
     return {
         "chest_ct_3d (its input has 64 x 64 x 32 voxels)": load_model("chest_ct_3d", device="cpu"),
         "DenseNet121": classifier_from_module(densenet, ("a", "b"), input_shape=(1, *SHAPE)),
