@@ -17,7 +17,6 @@ from napari_xai_med.metrics.removal import curves, levels_of
 from napari_xai_med.metrics.shares import checked_shares
 from napari_xai_med.options import option
 
-
 _NAMES = ("comprehensiveness", "sufficiency")
 
 
