@@ -71,6 +71,22 @@ def test_numbers_are_those_of_scripts_with_controls_and_verdicts(
     assert "Overlap above a threshold (overlap)\n  mask, > 0.5 of the maximum:" in out
 
 
+def test_a_record_is_measured_again(heatmap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stem = heatmap.name.removesuffix(".nii.gz")
+    mask = ("--mask", heatmap.parent / "coarse.nii.gz")
+    words = ("--metrics", "binary_overlap,random_logit", "--set", "binary_overlap.lower=0.3", "--sign", "absolute")
+    assert run(capsys, "evaluate", heatmap, *mask, *words, "--seed", "3", "--out", tmp_path / "one")[0] == 0
+    record = tmp_path / "one" / f"{stem}_metrics.json"
+    assert run(capsys, "evaluate", heatmap, *mask, "--again", record, "--out", tmp_path / "two")[0] == 0
+    one, two = ((tmp_path / name / f"{stem}_metrics.csv").read_bytes() for name in ("one", "two"))
+    assert one == two
+    code, _, err = run(capsys, "evaluate", heatmap, "--again", record)
+    assert (code, "under the same names (mask)" in err) == (2, True)
+    other = ("evaluate", heatmap.parent / "coarse.nii.gz", *mask, "--again", record)
+    assert "not the one in the record" in run(capsys, *other)[2]
+    assert "is not a record of an evaluation" in run(capsys, "evaluate", heatmap, "--again", heatmap)[2]
+
+
 def test_masks_have_names_and_empty_ones_reasons(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty, coarse = heatmap.parent / "empty.nii.gz", heatmap.parent / "coarse.nii.gz"
     code, out, _ = run(capsys, "evaluate", heatmap, "--mask", f"none={empty}", "--mask", coarse, "--panel")

@@ -38,6 +38,12 @@ def add_command(commands: Any) -> None:
         help="metrics or families of them; all that have what they need by default",
     )
     chosen.add_argument("--panel", action="store_true", help="the standard panel")
+    chosen.add_argument(
+        "--again",
+        type=Path,
+        metavar="FILE.json",
+        help="measure what this record of an evaluation measured, with its options, evidence and seed",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -70,14 +76,19 @@ def _add_network(group: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from napari_xai_med.evaluation import evaluate_case
-    from napari_xai_med.io.evaluation import save_evaluation
+    from napari_xai_med.io.evaluation import check_same, metrics_of, read_evaluation, save_evaluation
     from napari_xai_med.io.nifti import stem
 
     if options.as_published is not None:
         return _as_published(options)
     if options.heatmap is None:
         raise InputError("Give the file of a heatmap, or --as-published with the folder of the published studies.")
+    if options.again is not None:
+        earlier = read_evaluation(options.again)
+        options.sign, options.seed, options.metrics = earlier["sign"], earlier["seed"], metrics_of(earlier)
     case = _case(options)
+    if options.again is not None:
+        check_same(case, earlier)
     evaluation = evaluate_case(case, _chosen(options, case), progress())
     print(f"{options.heatmap}:")
     _tell(evaluation)

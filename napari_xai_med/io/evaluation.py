@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 
 from napari_xai_med.attribution import DISCLAIMER, values_sha256
-from napari_xai_med.errors import InputError
+from napari_xai_med.errors import InputError, told_as
+from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.options import values_of
 from napari_xai_med.record import software
 
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_xai_med.evaluation import Evaluation
-    from napari_xai_med.metrics.case import Case
+    from napari_xai_med.metrics.case import Case, Mask
 
 FORMAT = 1
+_NEEDED = {"map": dict, "masks": dict, "metrics": list, "skipped": list, "sign": str, "seed": int}
+"""What measuring the same again needs, with its type."""
+_TOLD = ("facts", "verdicts", "notices", "reason")
+"""What a record tells of a metric besides its options."""
 
 
 def save_evaluation(case: Case, evaluation: Evaluation, folder: str | Path, stem: str) -> list[Path]:
@@ -82,6 +88,31 @@ def save_table(frame: pd.DataFrame, folder: Path, stem: str) -> Path:
     return path
 
 
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The record of an earlier evaluation; see `evaluation_record`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is no such record.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no record {path}; check the path.")
+    with told_as(InputError, f"{path} is not a record of an evaluation: {{}}"):
+        found = json.loads(config_bytes(path, InputError))
+        if found["format"] != FORMAT or not all(isinstance(found[key], kind) for key, kind in _NEEDED.items()):
+            raise ValueError(f"its format is not {FORMAT}")
+    return dict(found)
+
+
+def metrics_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of a record with their options, as `napari_xai_med.evaluate` takes them."""
+    return [
+        {key: value for key, value in each.items() if key not in _TOLD}
+        for each in (*record["metrics"], *record["skipped"])
+    ]
+
+
 def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
     """What was measured of what, with every option, and what came out in words.
 
@@ -98,10 +129,7 @@ def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
             "shape": list(case.grid.shape),
             "affine": case.grid.affine.tolist(),
         },
-        "masks": {
-            name: {"sha256": hashlib.sha256(np.packbits(mask).tobytes()).hexdigest(), "voxels": int(mask.sum())}
-            for name, mask in case.masks.items()
-        },
+        "masks": {name: {"sha256": _mask_sha256(mask), "voxels": int(mask.sum())} for name, mask in case.masks.items()},
         "image": None if asked is None else {"source": asked.image.source, "sha256": asked.image.sha256},
         "model": None if asked is None else {"source": asked.classifier.source, "sha256": asked.classifier.sha256},
         "request": None if asked is None else asked.request.to_dict(),
@@ -125,6 +153,21 @@ def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "disclaimer": DISCLAIMER,
     }
+
+
+def check_same(case: Case, record: Mapping[str, Any]) -> None:
+    """Raise an `InputError` if a case is not the one of a record."""
+    if values_sha256(case.values) != record["map"]["sha256"]:
+        raise InputError("The map is not the one in the record; give the heatmap that was judged.")
+    sums = {name: _mask_sha256(mask) for name, mask in case.masks.items()}
+    told = {name: each["sha256"] for name, each in record["masks"].items()}
+    if sums != told:
+        names = ", ".join(told) or "none"
+        raise InputError(f"The masks are not those in the record; give them under the same names ({names}).")
+
+
+def _mask_sha256(mask: Mask) -> str:
+    return hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
