@@ -196,10 +196,44 @@ def resample_linear(
     """
     from scipy.ndimage import affine_transform
 
-    result = affine_transform(values, to_values, output_shape=shape, order=1, mode="nearest")
+    if _keeps_axes(to_values):
+        result = _along_axes(values, to_values, shape)
+    else:
+        result = affine_transform(values, to_values, output_shape=shape, order=1, mode="nearest")
     if frame is not None:
         _clear_outside(result, *frame, outside)
-    return cast("NDArray[np.float32]", result)
+    return result
+
+
+def _along_axes(values: NDArray[np.float32], matrix: Float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Sample linearly one axis after the other, where no axis is turned into several.
+
+    Own code, since SciPy looks at all eight neighbours of each voxel: for a map of 8 x 8 x 4 cells on 128 x 128 x 64
+    voxels that took over ten times as long, and most of the time of a Grad-CAM. Tested to give the same to rounding.
+    """
+    source, positions = _positions(matrix, values.shape, shape)
+    result = values.transpose(source)
+    # Axes that grow most come last, so that the others are sampled while the array is small.
+    for axis in sorted(range(len(shape)), key=lambda k: shape[k] / result.shape[k]):
+        position, last = positions[axis], result.shape[axis] - 1
+        low = np.floor(position).astype(np.intp)
+        high = np.minimum(low + 1, last)
+        part = (position - low).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(len(shape))])
+        below = result.take(low, axis)
+        result = below + part * (result.take(high, axis) - below)
+    return np.ascontiguousarray(result, np.float32)
+
+
+def _keeps_axes(matrix: Float) -> bool:
+    """Whether each axis of one grid runs along an axis of the other."""
+    return bool((np.count_nonzero(matrix[:-1, :-1], axis=0) == 1).all())
+
+
+def _positions(matrix: Float, old: tuple[int, ...], new: tuple[int, ...]) -> tuple[list[int], list[Float]]:
+    """Which old axis each new one runs along, and where its voxels lie on it; its ends stand for what is beyond."""
+    source = np.abs(matrix[:-1, :-1]).argmax(0).tolist()
+    places = [matrix[row, axis] * np.arange(new[axis]) + matrix[row, -1] for axis, row in enumerate(source)]
+    return source, [np.clip(place, 0, old[row] - 1) for place, row in zip(places, source, strict=True)]
 
 
 def resample_nearest(labels: NDArray[Label], to_labels: Float, shape: tuple[int, ...]) -> NDArray[Label]:
@@ -222,9 +256,14 @@ def resample_nearest(labels: NDArray[Label], to_labels: Float, shape: tuple[int,
     # Halves always go the same way, whatever the last bits of an inverted matrix are.
     matrix = np.array(to_labels)
     matrix[:-1, -1] -= 1e-6
-    result = affine_transform(labels, matrix, output_shape=shape, order=0, mode="nearest")
+    if _keeps_axes(matrix):
+        source, positions = _positions(matrix, labels.shape, shape)
+        nearest = [np.floor(position + 0.5).astype(np.intp) for position in positions]
+        result = labels.transpose(source)[np.ix_(*nearest)]
+    else:
+        result = affine_transform(labels, matrix, output_shape=shape, order=0, mode="nearest")
     _clear_outside(result, matrix, labels.shape, 0)
-    return cast("NDArray[Label]", result)
+    return result
 
 
 def _clear_outside(values: NDArray[Any], matrix: Float, frame: tuple[int, ...], outside: float) -> None:

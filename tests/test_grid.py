@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import nibabel
 import numpy as np
 import pytest
 from helpers import random_affine, world_of
+from scipy.ndimage import affine_transform
 
 from napari_xai_med.errors import InputError
-from napari_xai_med.grid import RAS_TO_DISPLAY, Grid, Reorientation, display_matrix, resample_linear
+from napari_xai_med.grid import RAS_TO_DISPLAY, Grid, Reorientation, display_matrix, resample_linear, resample_nearest
 
 
 def test_world_and_index_are_inverse() -> None:
@@ -82,6 +85,30 @@ def test_a_slab_lies_where_its_slice_lies() -> None:
     np.testing.assert_allclose(slab.to_world([2, 0, 4]), grid.to_world([2, 3, 4]))
     with pytest.raises(InputError, match="choose 0 to 4"):
         grid.slab(1, 5)
+
+
+@pytest.mark.parametrize("order", [*permutations(range(2)), *permutations(range(3))])
+def test_along_axes_resampling_is_scipy_s(order: tuple[int, ...]) -> None:
+    random, ndim = np.random.default_rng(0), len(order)
+    for signs in product((1, -1), repeat=ndim):
+        old, new = (tuple(random.integers(1, most, ndim).tolist()) for most in (9, 30))
+        matrix = np.zeros((ndim + 1, ndim + 1))
+        matrix[range(ndim), order] = signs * random.choice([0.1, 0.5, 1, 1.5, 1.7], ndim)
+        matrix[:, -1] = [*random.choice([0, 0.5, -0.5, 2, 1.3], ndim), 1]
+        values = random.normal(size=old).astype(np.float32)
+        expected = affine_transform(values, matrix, output_shape=new, order=1, mode="nearest")
+        np.testing.assert_allclose(resample_linear(values, matrix, new), expected, atol=1e-6)
+        labels = random.integers(1, 99, old)
+        moved = matrix.copy()
+        # Halves always go the same way.
+        moved[:-1, -1] -= 1e-6
+        nearest = affine_transform(labels, moved, output_shape=new, order=0, mode="nearest")
+        found = resample_nearest(labels, matrix, new)
+        # 0 is what lies beyond the labels.
+        np.testing.assert_array_equal(found[found > 0], nearest[found > 0])
+        index = np.stack(np.indices(new), -1) @ moved[:-1, :-1].T + moved[:-1, -1]
+        inside = ((index >= -0.5 - 1e-6) & (index <= np.array(old) - 0.5 + 1e-6)).all(-1)
+        np.testing.assert_array_equal(found > 0, inside)
 
 
 def test_resampling_is_linear_goes_on_at_the_edge_and_is_zero_outside_the_frame() -> None:
