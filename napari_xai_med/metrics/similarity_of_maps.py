@@ -24,7 +24,7 @@ NAMES = ("ssim", "spearman", "spearman_absolute", "hog")
 MOST = 2**16
 """Voxels that are compared at most: more of them make no estimate of likeness better, and filters take minutes."""
 
-_SLICES = 16
+_SLICES = 8
 """Slices of a volume that gradients are counted in, at most."""
 _CELLS = 8
 """Cells along the shorter side of a slice; Adebayo et al. have 14 along one of 224 pixels."""
