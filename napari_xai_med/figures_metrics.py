@@ -49,10 +49,8 @@ def draw_plot(plot: Plot, figure: Figure | None = None, *, paper: str = "white",
 
 
 def _curves(ax: Axes, plot: Curves, ink: str) -> None:
-    controls = 0
     for line in plot.lines:
         own = line.subject == EXPLANATION
-        controls += not own
         style = {"linewidth": 2.0} if own else {"linewidth": 1.2, "linestyle": "--", "alpha": 0.8}
         ax.plot(line.x, line.y, label=line.name, **style)
     if plot.best is not None:

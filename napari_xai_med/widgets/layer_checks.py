@@ -7,7 +7,7 @@ from typing import Any
 
 import napari
 from napari.layers import Layer
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 _ROWS = 4
@@ -21,30 +21,21 @@ class LayerChecks(QListWidget):
     viewer : napari.Viewer
     find : callable
         Gives the layers to choose from.
-
-    Attributes
-    ----------
-    changed : Signal
-        Others are chosen.
     """
-
-    changed = Signal()
 
     def __init__(self, viewer: napari.Viewer, find: Callable[[], Sequence[Layer]]) -> None:
         super().__init__()
-        self._viewer, self._find = viewer, find
+        self._find = find
         self._layers: list[Layer] = []
         self.setMaximumHeight(_ROWS * self.fontMetrics().lineSpacing() + 2 * self.frameWidth() + _ROWS)
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self.fill)
-        self.itemChanged.connect(lambda _: self.changed.emit())
         self.fill()
 
     def fill(self, *_: Any) -> None:
         """Offer the layers that there are now; those that were chosen stay so."""
         chosen = self.layers()
-        self.blockSignals(True)
         self.clear()
         self._layers = list(self._find())
         for layer in self._layers:
@@ -53,9 +44,6 @@ class LayerChecks(QListWidget):
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Checked if layer in chosen else Qt.CheckState.Unchecked)
             self.addItem(item)
-        self.blockSignals(False)
-        if self.layers() != chosen:
-            self.changed.emit()
 
     def layers(self) -> list[Layer]:
         """The chosen layers, in the viewer's order."""
