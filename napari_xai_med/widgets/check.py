@@ -250,10 +250,12 @@ class CheckWidget(SavingWidget):
         self._judged = judged
         if self.results is None:
             self.results = MetricResults(self.viewer)
-            self.viewer.window.add_dock_widget(self.results, name="Metrics", area="bottom")
         self.results.show_evaluation(judged.heatmap.name, judged.evaluation)
         dock = self.results.parent()
-        if dock is not None:
+        if dock is None:
+            # For the first time, or after the user closed it, which takes its widget out.
+            self.viewer.window.add_dock_widget(self.results, name="Metrics", area="bottom")
+        else:
             dock.show()
         self.notices.write(judged.evaluation.notices)
         self._show_running(self.task.running)

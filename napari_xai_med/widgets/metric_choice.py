@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QLabel, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.metrics.base import Family, Metric, make_metric, metrics
 from napari_xai_med.widgets.options import OptionsForm
 
@@ -16,15 +18,7 @@ _ROLE = Qt.ItemDataRole.UserRole
 
 
 class MetricChoice(QWidget):
-    """All metrics by family, to be checked; the options of the one that is clicked on are below.
-
-    Attributes
-    ----------
-    changed : Signal
-        Others are chosen.
-    """
-
-    changed = Signal()
+    """All metrics by family, to be checked; the options of the one that is clicked on are below."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +36,6 @@ class MetricChoice(QWidget):
         for part in (self.tree, self.about, self.options):
             column.addWidget(part)
         self.tree.currentItemChanged.connect(self._show)
-        self.tree.itemChanged.connect(lambda *_: self.changed.emit())
 
     def _fill(self) -> None:
         for family in Family:
@@ -86,7 +79,11 @@ class MetricChoice(QWidget):
             self._values[self._current.name] = self.options.values()
 
     def _show(self, item: QTreeWidgetItem | None, *_: object) -> None:
-        self._keep()
+        try:
+            self._keep()
+        except InputError as error:
+            # What was there before counts.
+            show_warning(str(error))
         name = None if item is None else item.data(0, _ROLE)
         self._current = None if name is None else metrics()[name]
         self.options.setVisible(self._current is not None)

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
-from viewers import Open, finish, last_sentence
+from qtpy.QtWidgets import QApplication, QLineEdit
+from viewers import Open, dock_of, finish, last_sentence
 
 from napari_xai_med import evaluate
 from napari_xai_med.attribution import DISCLAIMER
@@ -114,6 +114,30 @@ def test_options_of_a_metric_stay_and_count(shown: Any, qtbot: Any) -> None:
     assert check.results.plots.isVisible()
     ax = check.results.plots.canvas.figure.axes[0]
     assert ax.get_title() == check.results.plots.which.currentText()
+
+
+def test_an_option_that_cant_be_read_is_one_sentence_and_the_one_before_stays(opened: Open) -> None:
+    viewer, _ = opened("chest_ct_lesion")
+    _, check = viewer.window.add_plugin_dock_widget("napari-xai-med", "Check an explanation")
+    check.metrics.show_metric("road")
+    before = check.metrics.options.values()
+    check.metrics.options.findChild(QLineEdit).setText("a tenth")
+    check.metrics.show_metric("peak")
+    assert "'a tenth' is no list of numbers" in last_sentence().message
+    check.metrics.show_metric("road")
+    assert check.metrics.options.values() == before
+
+
+def test_closed_results_come_back_with_the_next_ones(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown()
+    check.masks.choose([viewer.layers[MASK]])
+    check.metrics.choose("peak")
+    for _ in range(2):
+        check.measure_button.click()
+        finish(qtbot, check)
+        assert check.results.isVisible()
+        viewer.window.remove_dock_widget(dock_of(viewer, check.results))
+        assert not check.results.isVisible()
 
 
 def test_overlap_lies_on_the_image_with_its_sizes(shown: Any, qtbot: Any) -> None:
