@@ -126,8 +126,8 @@ def _why_not(one: Map) -> str:
 def _control(one: Map, seed: int) -> float:
     """The mean change to the same map elsewhere."""
     small = np.asarray(thinned(one), np.float32)
-    if not small.any():
-        return nan
+    # Of a map with few values there may be nothing left.
+    small = small if small.any() else one
     return float(np.mean([relative_change(small, copy) for copy in moved_copies(small, _COPIES, seed)]))
 
 

@@ -76,8 +76,11 @@ class Likeness:
         """Why nothing can be said, in one sentence; empty if something can."""
         if reason := why_not(self._pair[0]):
             return reason
-        reasons = [why_not(other) for other in self.others]
-        return "" if self._pair[1] else next(iter(reasons), "There is no map to compare with.")
+        if self._pair[1]:
+            return ""
+        # Thinned: of a map with few values there may be nothing left.
+        thin = (np.asarray(thinned(other), np.float32) for other in self.others)
+        return next(map(why_not, thin), "There is no map to compare with.")
 
     @property
     def count(self) -> int:

@@ -13,6 +13,7 @@ from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import make_metric
 from napari_xai_med.metrics.case import Case
+from napari_xai_med.metrics.max_sensitivity import _control
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.metrics.similarity_of_maps import MOST, NAMES, moved_copies, similarities
 from napari_xai_med.metrics.unrelated import Likeness
@@ -76,6 +77,18 @@ def test_large_maps_are_thinned() -> None:
     large = np.random.default_rng(0).random((128, 96, 64), np.float32)
     assert large.size > MOST
     assert similarities(large, large)["spearman"] == pytest.approx(1.0)
+
+
+def test_of_large_maps_with_hardly_a_value_nothing_is_said() -> None:
+    """Between the voxels that are compared two values are lost: that looks like no change, or like all of it."""
+    large, sparse = noise(64, 64, 64), np.zeros((64, 64, 64), np.float32)
+    sparse[3, 3, 3:5] = 1, 2
+    for one, other in ((large, sparse), (sparse, large)):
+        verdict = Likeness(one, [other], 0).verdict("With that", "yes", "partly", "no")
+        assert verdict.good is None
+        assert "0 everywhere" in verdict.sentence
+    # Sizes of changes are told all the same: of maps without a voxel in common, that of both.
+    assert _control(sparse, 0) == pytest.approx(2**0.5, rel=0.2)
 
 
 def test_moved_copies_keep_values_and_lose_the_place() -> None:
