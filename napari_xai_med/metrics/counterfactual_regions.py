@@ -75,7 +75,7 @@ class CounterfactualRegions(Metric):
         "After DeGrave, Janizek & Lee 2021, AI for radiographic COVID-19 detection selects shortcuts over signal, "
         "Nature Machine Intelligence 3"
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.IMAGE, Need.CLASSIFIER})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CLASSIFIER})
     panel: ClassVar[bool] = True
     quantities: ClassVar[Mapping[str, Meaning]] = {
         "probability": Meaning(Better.NEITHER, "0 to 1"),
@@ -142,7 +142,8 @@ class CounterfactualRegions(Metric):
             size = int(np.count_nonzero(mask))
             count = min(size, most) if name in NOT_PATIENT else 0
             try:
-                new = self._replaced(data, mask, spacing, masks[OUTSIDE] if name in (BODY, OUTSIDE) else None)
+                # A body may be drawn where none could be told from its surroundings.
+                new = self._replaced(data, mask, spacing, masks.get(OUTSIDE) if name in (BODY, OUTSIDE) else None)
                 answer = _answer(asked, classifier, new, part)
                 if count and count not in known:
                     random = np.random.default_rng((case.seed, count))

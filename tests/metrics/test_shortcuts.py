@@ -147,6 +147,18 @@ def test_a_constant_image_has_border_and_corners_only() -> None:
     assert not bad(outcome)
 
 
+def test_a_body_that_was_drawn_where_none_can_be_told() -> None:
+    image = Image.from_array(np.random.default_rng(0).random((40, 40)))
+    box = (slice(10, 20), slice(10, 20))
+    drawn = np.zeros((40, 40), bool)
+    drawn[box] = True
+    case = case_with(image, SumIn(box), masks={BODY: drawn})
+    outcome = CounterfactualRegions().measure(case, Job())
+    assert OUTSIDE in find_regions(case).missing
+    assert numbers(outcome, "logit_change")[BODY] != 0
+    assert any(each.sentence.startswith("Without the body") for each in outcome.verdicts)
+
+
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("shape", [(60, 60), (4, 60, 60)])
 def test_a_network_of_one_corner_uses_that_corner_alone(shape: tuple[int, ...], fill: str) -> None:
