@@ -120,8 +120,12 @@ def _map_of(attribution: AnyMap, *, picture: bool) -> tuple[Map, Grid, Record | 
 def _check_same(record: Record, image: Image | None, classifier: Classifier | None) -> None:
     """Raise an `InputError` if image or classifier are not those that a map came from."""
     for what, given, told in (("image", image, record.image), ("classifier", classifier, record.model)):
-        if given is not None and given.sha256 != told["sha256"]:
+        if given is None or given.sha256 == told["sha256"]:
+            continue
+        if given.name != told["name"]:
             raise InputError(f"The map was not made of the {what} {given.name} but of {told['name']}; give that one.")
+        same = "with the same axes, channels and time point" if what == "image" else "with the same weights"
+        raise InputError(f"The {what} {given.name} is not as it was when the map was made; give it {same}.")
 
 
 def _record_beside(source: str) -> Record | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,9 @@ def test_a_map_is_judged_with_what_it_came_from() -> None:
         evaluate(attribution, image=other, classifier=classifier)
     with pytest.raises(InputError, match="not made of the classifier Chest CT phantoms 3D"):
         evaluate(attribution, image=image, classifier="chest_ct_3d")
+    # Such as the next time point of a series: its name would say nothing.
+    with pytest.raises(InputError, match="slice_nodule is not as it was .* the same axes, channels and time point"):
+        evaluate(attribution, image=replace(image, data=image.data + 1), classifier=classifier)
 
 
 def test_other_explanations_lie_on_the_same_grid(tmp_path: Path) -> None:
