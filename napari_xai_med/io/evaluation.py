@@ -121,7 +121,7 @@ def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
     case : Case
     evaluation : Evaluation
     """
-    asked = case.asked
+    asked, second = case.asked, case.second
     return {
         "format": FORMAT,
         "map": {
@@ -132,6 +132,8 @@ def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
         "masks": {name: {"sha256": _mask_sha256(mask), "voxels": int(mask.sum())} for name, mask in case.masks.items()},
         "image": None if asked is None else {"source": asked.image.source, "sha256": asked.image.sha256},
         "model": None if asked is None else {"source": asked.classifier.source, "sha256": asked.classifier.sha256},
+        "second": None if second is None else {"source": second.source, "sha256": second.sha256},
+        "others": {name: {"sha256": values_sha256(values)} for name, values in case.others.items()},
         "request": None if asked is None else asked.request.to_dict(),
         "sign": str(case.sign),
         "seed": case.seed,
