@@ -90,7 +90,7 @@ def test_a_map_is_judged_with_what_it_came_from() -> None:
     with pytest.raises(InputError, match="not made of the classifier Chest CT phantoms 3D"):
         evaluate(attribution, image=image, classifier="chest_ct_3d")
     # Such as the next time point of a series: its name would say nothing.
-    with pytest.raises(InputError, match="slice_nodule is not as it was .* the same axes, channels and time point"):
+    with pytest.raises(InputError, match=r"slice_nodule is not as it was .* the same axes, channels and time point"):
         evaluate(attribution, image=replace(image, data=image.data + 1), classifier=classifier)
 
 

@@ -10,7 +10,7 @@ import napari
 from napari.layers import Image as ImageLayer
 from napari.layers import Layer
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtWidgets import QComboBox, QFormLayout, QGroupBox, QPushButton, QSpinBox, QVBoxLayout
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGroupBox, QPushButton, QSpinBox, QVBoxLayout
 
 from napari_xai_med.errors import InputError, XAIMedError
 from napari_xai_med.evaluation import Evaluation, evaluate_case, panel
@@ -22,14 +22,14 @@ from napari_xai_med.layers_metrics import case_of_layers, overlay_to_layer, reco
 from napari_xai_med.metrics.base import Metric
 from napari_xai_med.metrics.case import Case, Sign
 from napari_xai_med.metrics.thresholds import Thresholded
-from napari_xai_med.models import load_model
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.options import with_options
 from napari_xai_med.widgets.asking import SavingWidget
 from napari_xai_med.widgets.comparison import compare
 from napari_xai_med.widgets.controls import row
-from napari_xai_med.widgets.inputs import Chosen
+from napari_xai_med.widgets.inputs import Chosen, Inputs
 from napari_xai_med.widgets.layer_checks import LayerChecks
+from napari_xai_med.widgets.loader import Loader
 from napari_xai_med.widgets.masks import labels_layers
 from napari_xai_med.widgets.metric_choice import MetricChoice
 from napari_xai_med.widgets.metric_results import MetricResults
@@ -54,6 +54,14 @@ class _Judged:
     evaluation: Evaluation
 
 
+class _Second:
+    """The controls that say which second classifier is to be loaded, on the device of the first."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.classifier, self.trust, self.device = ClassifierPicker(), QCheckBox(inputs.trust.text()), inputs.device
+        self.trust.setToolTip(inputs.trust.toolTip())
+
+
 class CheckWidget(SavingWidget):
     """Is the explanation right? Research use only. Not for diagnosis."""
 
@@ -65,7 +73,11 @@ class CheckWidget(SavingWidget):
         self._heatmaps: list[ImageLayer] = []
         self.masks = LayerChecks(napari_viewer, lambda: labels_layers(napari_viewer))
         self.others = LayerChecks(napari_viewer, self._other_heatmaps)
-        self.second_box, self.second = QGroupBox("A second classifier, trained on shuffled labels"), ClassifierPicker()
+        self.second_box, self.second = (
+            QGroupBox("A second classifier, trained on shuffled labels"),
+            _Second(self.inputs),
+        )
+        self._second_loader = Loader(self.second)
         self.metrics, self.threshold = MetricChoice(), OptionsForm()
         self.results: MetricResults | None = None
         self._judged: _Judged | None = None
@@ -101,7 +113,9 @@ class CheckWidget(SavingWidget):
         more.addRow("Others", self.others)
         more.addRow("Evidence", self.sign)
         more.addRow("Seed", self.seed)
-        QVBoxLayout(self.second_box).addWidget(self.second)
+        column = QVBoxLayout(self.second_box)
+        for part in (self.second.classifier, self.second.trust):
+            column.addWidget(part)
         chosen, overlap = QGroupBox("Chosen metrics"), QGroupBox("Overlap with the masks")
         column = QVBoxLayout(chosen)
         column.addWidget(self.metrics)
@@ -133,8 +147,11 @@ class CheckWidget(SavingWidget):
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._fill)
-        self.second_box.toggled.connect(self.second.setVisible)
-        self.second.hide()
+        for part in (self.second.classifier, self.second.trust):
+            self.second_box.toggled.connect(part.setVisible)
+            part.hide()
+        self.second.classifier.to_pack.connect(lambda: self.open_beside("Pack a classifier"))
+        self.second.classifier.changed.connect(self._second_changed)
         self._connect_asking(self.check_button, self.measure_button, self.overlay_button)
         self._fill()
 
@@ -234,12 +251,12 @@ class CheckWidget(SavingWidget):
             return
         masks = {layer.name: layer for layer in self.masks.layers()}
         others = {layer.name: layer for layer in self.others.layers()}
-        second = self.second.source() if self.second_box.isChecked() else None
-        sign, seed, device = self.sign.currentData(), self.seed.value(), self.inputs.device.currentData()
+        load = self._second_loader.chosen() if self.second_box.isChecked() else None
+        sign, seed = self.sign.currentData(), self.seed.value()
 
         def work(classifier: Classifier, job: Job) -> Any:
             job.step(0.0, "Reading the layers")
-            shuffled = None if second is None else load_model(second, device=device)
+            shuffled = None if load is None else load(job)
             image = chosen.image()
             case = case_of_layers(heatmap, chosen.view, image, classifier, masks, others, shuffled, sign, seed)
             return compute(case, heatmap, chosen, job)
@@ -267,6 +284,10 @@ class CheckWidget(SavingWidget):
         self.viewer.add_layer(Layer.create(*described))
 
     # What the controls say
+
+    def _second_changed(self) -> None:
+        self._second_loader.forget()
+        self.second.trust.setChecked(False)
 
     def _heatmap(self) -> ImageLayer:
         index = self.heatmap.currentIndex()

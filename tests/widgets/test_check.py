@@ -15,6 +15,7 @@ from viewers import Open, dock_of, finish, last_sentence
 
 from napari_xai_med import evaluate
 from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.io.evaluation import evaluation_record
 from napari_xai_med.samples import sample_files
 
 MASK = "chest_ct_lesion_mask"
@@ -192,6 +193,24 @@ def test_comparison_side_by_side(shown: Any, qtbot: Any) -> None:
         assert window.layers[0].data is viewer.layers["chest_ct_lesion"].data
     finally:
         window.close()
+
+
+def test_the_second_classifier_is_loaded_once_and_told_in_the_record(shown: Any, qtbot: Any) -> None:
+    _, _, check = shown("slice_nodule", "chest_ct_2d")
+    check.second_box.setChecked(True)
+    check.second.classifier.choose("chest_ct_2d")
+    check.metrics.choose("label_randomisation")
+    found = []
+    for _ in range(2):
+        check.measure_button.click()
+        finish(qtbot, check)
+        found.append(check._judged)
+    assert found[0].case.second is found[1].case.second
+    # A map is like itself: that classifier learnt the same.
+    frame = found[0].evaluation.frame
+    assert frame[frame["subject"] == "explanation"]["value"].tolist() == pytest.approx([1.0] * 4)
+    record = evaluation_record(found[0].case, found[0].evaluation)
+    assert record["second"] == record["model"]
 
 
 def test_what_is_missing_is_one_sentence(opened: Open) -> None:
