@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -16,7 +17,11 @@ from test_cli import LESION, run
 
 from napari_xai_med import evaluate
 from napari_xai_med.attribution import DISCLAIMER
-from napari_xai_med.evaluation import COLUMNS
+from napari_xai_med.cases import case_of
+from napari_xai_med.errors import InputError
+from napari_xai_med.evaluation import COLUMNS, evaluate_case, metrics_for
+from napari_xai_med.io.evaluation import evaluation_record, metrics_of, read_evaluation
+from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import metrics
 from napari_xai_med.samples import sample_files
 
@@ -85,6 +90,22 @@ def test_a_record_is_measured_again(heatmap: Path, tmp_path: Path, capsys: pytes
     other = ("evaluate", heatmap.parent / "coarse.nii.gz", *mask, "--again", record)
     assert "not the one in the record" in run(capsys, *other)[2]
     assert "is not a record of an evaluation" in run(capsys, "evaluate", heatmap, "--again", heatmap)[2]
+    other = ("evaluate", heatmap, *mask, "--again", record, "--other", f"same={heatmap}")
+    assert "The other maps are not those in the record" in run(capsys, *other)[2]
+
+
+@pytest.mark.parametrize(
+    "broken", [{"metrics": [3]}, {"masks": {"mask": 1}}, {"others": []}, {"second": 3}, {"format": 0}], ids=str
+)
+def test_a_broken_record_is_one_sentence(broken: dict[str, Any], tmp_path: Path) -> None:
+    case = case_of(np.eye(5), np.eye(5))
+    record = evaluation_record(case, evaluate_case(case, metrics_for(case, ["peak"]), Job()))
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(record))
+    assert metrics_of(read_evaluation(path)) == [{"metric": "peak", "tolerance": 0.0}]
+    path.write_text(json.dumps(record | broken))
+    with pytest.raises(InputError, match=r"is not a record of an evaluation: .*\.$"):
+        read_evaluation(path)
 
 
 def test_masks_have_names_and_empty_ones_reasons(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from napari_xai_med.metrics.case import Case, Mask
 
 FORMAT = 1
-_NEEDED = {"map": dict, "masks": dict, "metrics": list, "skipped": list, "sign": str, "seed": int}
+_NEEDED = {
+    "map": dict,
+    "masks": dict,
+    "others": dict,
+    "metrics": list,
+    "skipped": list,
+    "sign": str,
+    "seed": int,
+    "second": dict | None,
+}
 """What measuring the same again needs, with its type."""
 _TOLD = ("facts", "verdicts", "notices", "reason")
 """What a record tells of a metric besides its options."""
@@ -102,6 +111,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         found = json.loads(config_bytes(path, InputError))
         if found["format"] != FORMAT or not all(isinstance(found[key], kind) for key, kind in _NEEDED.items()):
             raise ValueError(f"its format is not {FORMAT}")
+        parts = (*found["metrics"], *found["skipped"], *found["masks"].values(), *found["others"].values())
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError("its metrics, masks and other maps have to be objects")
     return dict(found)
 
 
@@ -159,13 +171,18 @@ def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
 
 def check_same(case: Case, record: Mapping[str, Any]) -> None:
     """Raise an `InputError` if a case is not the one of a record."""
-    if values_sha256(case.values) != record["map"]["sha256"]:
+    if values_sha256(case.values) != record["map"].get("sha256"):
         raise InputError("The map is not the one in the record; give the heatmap that was judged.")
-    sums = {name: _mask_sha256(mask) for name, mask in case.masks.items()}
-    told = {name: each["sha256"] for name, each in record["masks"].items()}
-    if sums != told:
-        names = ", ".join(told) or "none"
-        raise InputError(f"The masks are not those in the record; give them under the same names ({names}).")
+    masks = {name: _mask_sha256(mask) for name, mask in case.masks.items()}
+    others = {name: values_sha256(values) for name, values in case.others.items()}
+    for what, sums, told in (("masks", masks, record["masks"]), ("other maps", others, record["others"])):
+        if sums != {name: each.get("sha256") for name, each in told.items()}:
+            names = ", ".join(told) or "none"
+            raise InputError(f"The {what} are not those in the record; give them under the same names ({names}).")
+    known = None if case.second is None else case.second.sha256
+    if known != (record["second"] or {}).get("sha256"):
+        name = (record["second"] or {}).get("source", "none")
+        raise InputError(f"The second classifier is not the one in the record; give that one ({name}).")
 
 
 def _mask_sha256(mask: Mask) -> str:
