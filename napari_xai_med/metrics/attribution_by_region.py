@@ -91,7 +91,7 @@ class AttributionByRegion(Metric):
         gone = [Score("volume_share", nan, why, of=name) for name, why in places.missing.items()]
         volumes = {name: float(mask.mean()) for name, mask in places.masks.items()}
         scores = [Score("volume_share", share, of=name) for name, share in volumes.items()]
-        if reason := _reason(case.values):
+        if reason := case.not_finite:
             names = [f"{sign}_{kind}" for sign in Sign for kind in ("share", "density")]
             scores += [Score(name, nan, reason, of=of) for of in volumes for name in names]
             return Outcome((*scores, *gone), (Verdict(reason),))
@@ -114,11 +114,6 @@ class AttributionByRegion(Metric):
                 inside = float(part[patient].sum(dtype=np.float64) / part.sum(dtype=np.float64))
                 verdicts = _verdicts(case, places, volumes, own, chance, inside / max(float(patient.mean()), 1e-12))
         return Outcome((*scores, *gone), verdicts, facts={"random_maps": self.random})
-
-
-def _reason(values: Map) -> str:
-    count = values.size - int(np.count_nonzero(np.isfinite(values)))
-    return f"{count} of {values.size} voxels of the map are not finite." if count else ""
 
 
 def _shares(part: Map, masks: Mapping[str, Mask]) -> _Shares | None:

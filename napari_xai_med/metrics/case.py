@@ -184,13 +184,14 @@ class Case:
         return float(self.evidence.max())
 
     @cached_property
-    def not_finite(self) -> int:
-        """How many voxels of the map are not finite."""
+    def not_finite(self) -> str:
+        """Why nothing can be told of the map: how many of its voxels are not finite; empty if all are."""
         with np.errstate(invalid="ignore"):
             # The ends are finite if all are, and need no array of flags as large as the map.
             if np.isfinite(self.values.min()) and np.isfinite(self.values.max()):
-                return 0
-        return self.values.size - int(np.count_nonzero(np.isfinite(self.values)))
+                return ""
+        count = self.values.size - int(np.count_nonzero(np.isfinite(self.values)))
+        return f"{count} of {self.values.size} voxels of the map are not finite."
 
     @property
     def voxel_volume(self) -> float:

@@ -42,7 +42,7 @@ class LabelRandomisation(Metric):
         assert second is not None
         one = asked.on_input(case.values)
         if reason := why_not(one):
-            return undefined(reason)
+            return undefined(self.title, reason)
         target, against = (
             None if name is None else _same_class(asked.known, second, name)
             for name in (asked.request.target, asked.request.against)
@@ -50,7 +50,7 @@ class LabelRandomisation(Metric):
         other = asked.on_input(asked.again(job, classifier=second, target=target, against=against))
         likeness = Likeness(one, [other], case.seed)
         if likeness.reason:
-            return undefined(likeness.reason)
+            return undefined(self.title, likeness.reason)
         verdict = likeness.verdict(
             "With a network that learnt shuffled labels",
             "it depends on what the labels teach",

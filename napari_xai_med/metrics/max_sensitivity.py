@@ -29,6 +29,7 @@ from napari_xai_med.options import option
 
 _COPIES = 20
 """Moved copies whose mean change is the control."""
+_ZERO = "The map is zero everywhere, so that no change can be measured by its size."
 
 
 def relative_change(one: Map, other: Map, inside: Mask | None = None) -> float:
@@ -78,9 +79,9 @@ class MaxSensitivity(Metric):
         asked = asked_of(case)
         one = asked.on_input(case.values)
         groups = self._changed(asked, case.seed)
-        reason = _why_not(one)
-        if reason:
-            return Outcome(tuple(_undefined(at, reason) for at in groups))
+        if reason := case.not_finite or ("" if one.any() else _ZERO):
+            told = Verdict(f"{self.title} is not defined: {reason}")
+            return Outcome(tuple(_undefined(at, reason) for at in groups), (told,))
         count = 1 + sum(len(images) for images in groups.values())
         answered, done = Answered(asked, job.part(0.0, 1 / count)), 1
         control = _control(one, case.seed)
@@ -115,12 +116,6 @@ class MaxSensitivity(Metric):
             images = [shifted(asked.image, shift_of(asked, self.millimetres, random)) for _ in range(self.shifts)]
             groups[images[0].name] = images
         return groups
-
-
-def _why_not(one: Map) -> str:
-    if count := int(np.count_nonzero(~np.isfinite(one))):
-        return f"{count} voxels of the map are not finite."
-    return "" if one.any() else "The map is zero everywhere, so that no change can be measured by its size."
 
 
 def _control(one: Map, seed: int) -> float:

@@ -70,7 +70,7 @@ class MaskMetric(Metric):
 
     def measure(self, case: Case, job: Job) -> Outcome:
         """Compare the evidence with every mask; see `Metric.measure`."""
-        reason = not_finite(case)
+        reason = case.not_finite
         scores: list[Score] = []
         found: list[Found] = []
         for k, (name, mask) in enumerate(case.masks.items()):
@@ -137,13 +137,6 @@ def size_of(case: Case, voxels: float) -> float:
     if case.is_bare:
         return voxels
     return voxels * case.voxel_volume / (1000 if case.grid.ndim == 3 else 1)
-
-
-def not_finite(case: Case) -> str:
-    """Why nothing can be told of a map: how many of its voxels are not finite; empty if all are."""
-    if not case.not_finite:
-        return ""
-    return f"{case.not_finite} of {case.values.size} voxels of the map are not finite."
 
 
 def partial_mask(mask: Mask) -> str:

@@ -104,7 +104,7 @@ class ParameterRandomisation(Metric):
         if self.smoothing and not why_not(one):
             one = smooth_map(asked, asked.classifier, self.smoothing, self.noise, case.seed, job.part(0.0, 1 / count))
         if reason := why_not(one):
-            return undefined(reason)
+            return undefined(self.title, reason)
         maps, failed = [], []
         for k, stage in enumerate(stages, 1):
             found, errors = self._random_maps(asked, case.seed, stage, job.part(k / count, (k + 1) / count))
@@ -171,9 +171,10 @@ def seed_of(seed: int, draw: int) -> int:
     return int(np.random.SeedSequence((seed, draw)).generate_state(1)[0])
 
 
-def undefined(reason: str) -> Outcome:
+def undefined(title: str, reason: str) -> Outcome:
     """No similarities, for one reason."""
-    return Outcome(tuple(Score(name, np.nan, reason, better=Better.LOWER) for name in NAMES))
+    scores = tuple(Score(name, np.nan, reason, better=Better.LOWER) for name in NAMES)
+    return Outcome(scores, (Verdict(f"{title} is not defined: {reason}"),))
 
 
 def random_verdicts(one: Map, maps: list[Map], seed: int) -> tuple[Verdict, ...]:

@@ -244,8 +244,8 @@ class WithBaselines(Probing):
 
 def _maps_of(case: Case, asked: Asked, *, ranks: bool) -> tuple[str, dict[str, Map]]:
     """Why a map can't be judged, or nothing, and it and its controls on the grid of the network's input."""
-    if count := int(np.count_nonzero(~np.isfinite(case.values))):
-        return f"{count} voxels of the map are not finite.", {}
+    if case.not_finite:
+        return case.not_finite, {}
     way = np.float32(-1 if case.sign is Sign.NEGATIVE else 1)
     own = way * asked.on_input(case.values)
     counts = np.abs(own) if case.sign is Sign.ABSOLUTE else own

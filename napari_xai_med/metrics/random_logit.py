@@ -52,7 +52,7 @@ class RandomLogit(Metric):
         others = self._others(asked)
         one = asked.on_input(case.values)
         if reason := why_not(one) or ("" if others else _NO_OTHER):
-            return undefined(reason)
+            return undefined(self.title, reason)
         maps = []
         for k, name in enumerate(others):
             part = job.part(k / len(others), (k + 1) / len(others))

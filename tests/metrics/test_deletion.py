@@ -129,7 +129,7 @@ def test_what_a_map_can_not_be_asked_is_nan_with_a_reason(name: str) -> None:
 
     hole = np.ones(SHAPES[2])
     hole[2, 3:5] = nan
-    assert reasons(hole) == {"2 voxels of the map are not finite."}
+    assert reasons(hole) == {"2 of 108 voxels of the map are not finite."}
     zero, constant = reasons(0), reasons(0.5)
     assert constant == {
         "The map has one value everywhere where the network looks, so that it tells no part from another."

@@ -17,7 +17,7 @@ from napari_xai_med.evaluation import panel
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.base import make_metric, missing
+from napari_xai_med.metrics.base import make_metric, metrics, missing
 from napari_xai_med.metrics.case import Case
 from napari_xai_med.metrics.efficient_randomisation import RANDOM, complexity
 from napari_xai_med.metrics.outcome import EXPLANATION, Outcome
@@ -193,7 +193,9 @@ def test_maps_of_which_nothing_can_be_said(metric: str, value: float) -> None:
     case = Case(np.full_like(case.values, value), case.grid, asked=case.asked, intensities=case.intensities)
     outcome = measure(case, metric)
     assert all(np.isnan(each.value) and each.reason for each in outcome.scores)
-    assert not outcome.verdicts
+    # The panel has a line for each of its metrics.
+    assert bool(outcome.verdicts) >= metrics()[metric].panel
+    assert all(each.good is None and outcome.scores[0].reason in each.sentence for each in outcome.verdicts)
 
 
 def test_networks_that_say_nothing_when_random_are_told() -> None:

@@ -21,7 +21,7 @@ from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.agreement import top_overlap
 from napari_xai_med.metrics.asked_again import noisy, seen_plane
-from napari_xai_med.metrics.base import make_metric
+from napari_xai_med.metrics.base import make_metric, metrics
 from napari_xai_med.metrics.case import Case, Map, Sign
 from napari_xai_med.metrics.outcome import EXPLANATION, Matrix, Outcome
 from napari_xai_med.metrics.similarity_of_maps import NAMES
@@ -285,7 +285,9 @@ def test_maps_of_which_nothing_can_be_said(metric: str, value: float) -> None:
     outcome = measure(replace(case, values=np.full_like(case.values, value)), metric)
     assert outcome.scores
     assert all(np.isnan(each.value) and each.reason for each in outcome.scores)
-    assert not outcome.verdicts
+    # The panel has a line for each of its metrics.
+    assert bool(outcome.verdicts) >= metrics()[metric].panel
+    assert all(each.good is None and outcome.scores[0].reason in each.sentence for each in outcome.verdicts)
     agreeing = with_others(np.full((9, 9), value, np.float32), {"other": picture(9).data[0]})
     assert all(np.isnan(each.value) for each in measure(agreeing, "agreement").scores)
 
