@@ -12,13 +12,13 @@ from scipy.stats import entropy
 
 from napari_xai_med.errors import ModelError
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.asked_again import asked_of, smooth_map
+from napari_xai_med.metrics.asked_again import asked_of
 from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Case, Map
 from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
-from napari_xai_med.metrics.parameter_randomisation import seed_of
+from napari_xai_med.metrics.parameter_randomisation import random_maps
 from napari_xai_med.metrics.similarity_of_maps import mean_and_interval, why_not
-from napari_xai_med.models.randomised import weight_layers, with_random_weights
+from napari_xai_med.models.randomised import weight_layers
 from napari_xai_med.options import option
 
 RANDOM = "random weights"
@@ -70,16 +70,7 @@ class EfficientRandomisation(Metric):
         one = asked.on_input(case.values)
         if reason := why_not(np.abs(one)):
             return Outcome((self._undefined("complexity", reason), self._undefined("rise", reason)))
-        layers = weight_layers(asked.classifier.network)
-        maps, failed = [], []
-        for draw in range(self.draws):
-            part = job.part(draw / self.draws, (draw + 1) / self.draws)
-            part.step(0.0, "Making the weights random")
-            chosen = with_random_weights(asked.classifier, layers, seed_of(case.seed, draw))
-            try:
-                maps.append(smooth_map(asked, chosen, 0, 0.0, case.seed, part))
-            except ModelError as error:
-                failed.append(str(error))
+        maps, failed = random_maps(asked, weight_layers(asked.classifier.network), self.draws, case.seed, job)
         if not maps:
             raise ModelError(failed[0])
         own = complexity(one, self.bins)

@@ -107,7 +107,8 @@ class ParameterRandomisation(Metric):
             return undefined(self.title, reason)
         maps, failed = [], []
         for k, stage in enumerate(stages, 1):
-            found, errors = self._random_maps(asked, case.seed, stage, job.part(k / count, (k + 1) / count))
+            part, noise = job.part(k / count, (k + 1) / count), (self.smoothing, self.noise)
+            found, errors = random_maps(asked, stage.layers, self.draws, case.seed, part, *noise)
             maps.append(found)
             failed += errors
         if not any(maps):
@@ -125,19 +126,6 @@ class ParameterRandomisation(Metric):
         last = self.mode == Mode.TOP_DOWN
         way = "last" if last else "first"
         return [Stage(f"{way} {k} of {total} layers", layers[-k:] if last else layers[:k], k / total) for k in steps]
-
-    def _random_maps(self, asked: Asked, seed: int, stage: Stage, job: Job) -> tuple[list[Map], list[str]]:
-        """The maps of random networks, and why some of these can't be explained."""
-        maps, failed = [], []
-        for draw in range(self.draws):
-            part = job.part(draw / self.draws, (draw + 1) / self.draws)
-            part.step(0.0, "Making the weights random")
-            chosen = with_random_weights(asked.classifier, stage.layers, seed_of(seed, draw))
-            try:
-                maps.append(smooth_map(asked, chosen, self.smoothing, self.noise, seed, part))
-            except ModelError as error:
-                failed.append(str(error))
-        return maps, failed
 
     def _outcome(self, one: Map, found: list[tuple[Stage, list[Map]]], seed: int, notices: tuple[str, ...]) -> Outcome:
         parts = [(stage, Likeness(one, maps, seed)) for stage, maps in found]
@@ -169,6 +157,34 @@ class ParameterRandomisation(Metric):
 def seed_of(seed: int, draw: int) -> int:
     """The seed of a random network."""
     return int(np.random.SeedSequence((seed, draw)).generate_state(1)[0])
+
+
+def random_maps(
+    asked: Asked,
+    layers: tuple[WeightLayer, ...],
+    draws: int,
+    seed: int,
+    job: Job,
+    smoothing: int = 0,
+    noise: float = 0.0,
+) -> tuple[list[Map], list[str]]:
+    """The maps of networks whose layers are random, see `smooth_map`, and why some of these can't be explained.
+
+    Raises
+    ------
+    ModelError
+        If the weights can't be made random.
+    """
+    maps, failed = [], []
+    for draw in range(draws):
+        part = job.part(draw / draws, (draw + 1) / draws)
+        part.step(0.0, "Making the weights random")
+        chosen = with_random_weights(asked.classifier, layers, seed_of(seed, draw))
+        try:
+            maps.append(smooth_map(asked, chosen, smoothing, noise, seed, part))
+        except ModelError as error:
+            failed.append(str(error))
+    return maps, failed
 
 
 def undefined(title: str, reason: str) -> Outcome:
