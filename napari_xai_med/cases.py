@@ -64,10 +64,12 @@ def case_of(
     Raises
     ------
     InputError
-        If something does not fit, or lies elsewhere.
+        If something does not fit, or lies elsewhere, or the seed is below 0.
     """
     if sign not in list(Sign):
         raise InputError(f"There is no sign {sign!r}; choose one of {', '.join(Sign)}.")
+    if seed < 0:
+        raise InputError(f"The seed can't be {seed}; give 0 or a whole number above it.")
     given = _masks_of(masks)
     pictures = [each for each in (image, *given.values()) if isinstance(each, Image) and each.ndim == 2]
     values, grid, known = _map_of(attribution, picture=bool(pictures))

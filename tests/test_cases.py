@@ -125,6 +125,7 @@ def test_the_panel_has_a_verdict_for_every_line() -> None:
         ({"metrics": []}, "No metric was chosen"),
         ({"metrics": ["overlap"]}, "needs a mask"),
         ({"sign": "both"}, "no sign 'both'"),
+        ({"seed": -1}, "seed can't be -1"),
     ],
 )
 def test_what_can_t_be_asked_is_one_sentence(how: Any, sentence: str) -> None:

@@ -24,6 +24,7 @@ _MANY = 100_000
 """Voxels of a random map at most: shares of regions need no fine grid, and 19 of them have to be fast."""
 _MATERIAL = 0.05
 """Share of the evidence below which a region decides nothing, however dense."""
+_NO_REGION = "The image is too small to have a region that is not all of it."
 _SPEAKS = {Sign.POSITIVE: "what speaks for", Sign.NEGATIVE: "what speaks against", Sign.ABSOLUTE: "what counts for"}
 
 
@@ -91,7 +92,7 @@ class AttributionByRegion(Metric):
         gone = [Score("volume_share", nan, why, of=name) for name, why in places.missing.items()]
         volumes = {name: float(mask.mean()) for name, mask in places.masks.items()}
         scores = [Score("volume_share", share, of=name) for name, share in volumes.items()]
-        if reason := case.not_finite:
+        if reason := case.not_finite or ("" if volumes else _NO_REGION):
             names = [f"{sign}_{kind}" for sign in Sign for kind in ("share", "density")]
             scores += [Score(name, nan, reason, of=of) for of in volumes for name in names]
             return Outcome((*scores, *gone), (Verdict(reason),))

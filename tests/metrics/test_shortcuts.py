@@ -137,6 +137,12 @@ def test_maps_without_shares_have_a_reason(values: np.ndarray, reason: str) -> N
     assert np.isfinite([value for name, value in numbers(outcome, "volume_share").items() if name == BODY]).all()
 
 
+def test_an_image_of_one_pixel_has_no_region() -> None:
+    outcome = AttributionByRegion().measure(case_of(np.ones((1, 1)), image=Image.from_array(np.ones((1, 1)))), Job())
+    assert all(np.isnan(score.value) and score.reason for score in outcome.scores)
+    assert [verdict.good for verdict in outcome.verdicts] == [None]
+
+
 def test_a_constant_image_has_border_and_corners_only() -> None:
     image = Image.from_array(np.full((40, 40), 5.0))
     outcome = AttributionByRegion().measure(case_of(np.ones((40, 40)), image=image), Job())
