@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from napari_xai_med.models.classifier import Prediction
     from napari_xai_med.record import Record
+    from napari_xai_med.segmenting import Regions
 
 DISCLAIMER = "Research use only. Not for diagnosis."
 
@@ -67,6 +68,8 @@ class Attribution:
         Sentences that the user should read.
     segments : SegmentMap, optional
         For methods that explain by segments.
+    regions : Regions, optional
+        Label maps in memory that the record's request means, so that others can be explained the same way.
     """
 
     values: NDArray[np.float32]
@@ -81,6 +84,7 @@ class Attribution:
     record: Record = field(repr=False)
     notices: tuple[str, ...] = ()
     segments: SegmentMap | None = field(default=None, repr=False)
+    regions: Regions | None = field(default=None, repr=False)
 
     @property
     def is_zero(self) -> bool:

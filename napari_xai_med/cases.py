@@ -57,7 +57,7 @@ def case_of(
     seed : int
         Of everything that is drawn by chance.
     regions : Regions, optional
-        Label maps in memory that the record's request means.
+        Label maps in memory that the record's request means, where the attribution does not have them.
     record : Record, optional
         How the map came about, where the attribution does not say.
 
@@ -74,6 +74,8 @@ def case_of(
     pictures = [each for each in (image, *given.values()) if isinstance(each, Image) and each.ndim == 2]
     values, grid, known = _map_of(attribution, picture=bool(pictures))
     record = record or known
+    if isinstance(attribution, Attribution):
+        regions = regions or attribution.regions
     asked = None
     if record is not None:
         _check_same(record, image, classifier)

@@ -292,6 +292,7 @@ def _attribution(
         record=record_of(asked.image, asked.classifier, request, method, prediction, values, perf_counter() - start),
         notices=(*prediction.notices, *cautions, *raw.notices, *zero),
         segments=segments,
+        regions=asked.regions,
     )
 
 

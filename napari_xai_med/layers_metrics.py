@@ -82,7 +82,8 @@ def case_of_layers(
         second,
         sign,
         seed,
-        record=record_of_layer(heatmap),
+        heatmap.metadata[METADATA_KEY].get("regions"),
+        record_of_layer(heatmap),
     )
 
 

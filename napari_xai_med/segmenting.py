@@ -160,7 +160,7 @@ def segments_of(
 
     def placed(path: str, known: Image | None, what: str) -> NDArray[np.int64]:
         if path == GIVEN and known is None:
-            raise InputError(f"The {what} that was in memory is not known any more; give its file.")
+            raise InputError(f"What was drawn as {what} is not known any more; give its file.")
         found = known if path == GIVEN else read_label_map(path)
         assert found is not None
         sums[f"{what}_sha256"] = found.sha256

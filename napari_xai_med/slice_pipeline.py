@@ -213,7 +213,7 @@ def _inside(image: Image, path: str, given: Image | None) -> tuple[NDArray[np.bo
         return body_of(image), ""
     mask = given if path == GIVEN else read_image(path)
     if mask is None:
-        raise InputError("The mask that was in memory is not known any more; give its file.")
+        raise InputError("What was drawn as mask is not known any more; give its file.")
     if mask.ndim != image.ndim:
         raise InputError(f"The mask {mask.name} is {mask.ndim}D and {image.name} is {image.ndim}D; choose another one.")
     to_mask = np.linalg.inv(mask.grid.affine) @ image.grid.affine

@@ -81,6 +81,14 @@ def test_a_saved_heatmap_is_judged_as_the_one_in_memory(sample: str, model: str,
     assert on_input.shape == tuple(case.asked.network_input.tensor.shape[2:])
 
 
+def test_drawn_segments_are_explained_by_again() -> None:
+    image, classifier = read_image(sample_files("slice_nodule")[0]), load_model("chest_ct_2d")
+    labels = np.arange(128 * 128).reshape(128, 128) // 2048 + 1
+    attribution = explain(image, classifier, "segment_occlusion", segments=labels)
+    found = evaluate(attribution, image=image, classifier=classifier, metrics=["random_logit"])
+    assert np.isfinite(found["value"]).all()
+
+
 def test_a_map_is_judged_with_what_it_came_from() -> None:
     image, other = (read_image(sample_files(name)[0]) for name in ("slice_nodule", "slice_ground_glass"))
     classifier = load_model("chest_ct_2d")

@@ -137,6 +137,7 @@ def _described(view: LayerView, attribution: Attribution, told: str) -> tuple[ND
     options["name"] = f"{view.layer.name}: {attribution.full_title}, {attribution.about}{zero}{told}"
     own = options["metadata"][METADATA_KEY]
     own["record"] = json.loads(attribution.record.to_json())
+    own["regions"] = attribution.regions
     if shown.segments is not None:
         labels, _ = view.place(cast("Any", shown.segments.labels), shown.grid)
         own["segments"] = LayerSegments(cast("Any", labels), shown.segments.table)
