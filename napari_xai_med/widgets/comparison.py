@@ -54,12 +54,14 @@ def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[f
     viewer.layers.link_layers(
         [layer for layer in viewer.layers if layer not in shown], ("contrast_limits", "gamma", "visible")
     )
-    viewer.grid.stride = 2
-    viewer.grid.enabled = True
+    # napari before 0.9 has both at the viewer itself.
+    canvas = getattr(viewer, "canvas", None)
+    grid, overlay = (viewer.grid, viewer.text_overlay) if canvas is None else (canvas.grid, canvas.overlays.text)
+    grid.stride, grid.enabled = 2, True
     for axis, value in enumerate(point):
         viewer.dims.set_point(axis, value)
-    viewer.text_overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])
-    viewer.text_overlay.visible = True
+    overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])
+    overlay.visible = True
     return viewer
 
 

@@ -178,9 +178,9 @@ def test_comparison_side_by_side(shown: Any, qtbot: Any) -> None:
     window = napari.current_viewer()
     assert window is not viewer
     try:
-        assert window.grid.enabled
+        assert window.canvas.grid.enabled
         assert [layer.name for layer in viewer.layers] == names
-        assert not viewer.grid.enabled
+        assert not viewer.canvas.grid.enabled
         maps = window.layers[1::2]
         assert len(maps) == 3
         # Methods differ in their units: each by its own maximum, which its name tells.
@@ -189,7 +189,7 @@ def test_comparison_side_by_side(shown: Any, qtbot: Any) -> None:
             assert " / " in layer.name
         maps[0].contrast_limits = (0.1, 0.5)
         assert all(tuple(layer.contrast_limits) == (0.1, 0.5) for layer in maps)
-        assert DISCLAIMER in window.text_overlay.text
+        assert DISCLAIMER in window.canvas.overlays.text.text
         assert window.layers[0].data is viewer.layers["chest_ct_lesion"].data
     finally:
         window.close()
