@@ -83,7 +83,7 @@ def main() -> None:
         scaled = image if "chest" in name else replace(image, data=(image.data + np.float32(1000)) / np.float32(1400))
         case = case_of(explain(scaled, classifier), phantom.mask, scaled, classifier)
         rows, total, inside = {}, 0.0, 0.0
-        for metric in panel(case):
+        for metric in panel():
             with clock() as counted:
                 start = time.perf_counter()
                 evaluate_case(case, [metric], Job())

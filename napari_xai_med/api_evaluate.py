@@ -105,7 +105,7 @@ def check_explanation(
         As for `evaluate`.
     """
     case = _case(attribution, mask, image, classifier, others, second, sign, seed, device)
-    return evaluate_case(case, panel(case), Job(progress, cancel))
+    return evaluate_case(case, panel(), Job(progress, cancel))
 
 
 def _case(

@@ -46,7 +46,7 @@ class Evaluation:
         Those that could not be measured, and why.
     """
 
-    outcomes: Mapping[Metric, Outcome]
+    outcomes: Mapping[Metric, Outcome] = field(repr=False)
     skipped: Mapping[Metric, str] = field(default_factory=dict)
 
     @cached_property
@@ -143,6 +143,6 @@ def metrics_for(case: Case, names: Sequence[str | Mapping[str, Any] | Metric] | 
     return found
 
 
-def panel(case: Case) -> list[Metric]:
-    """The metrics of the standard panel that have what they need."""
-    return [kind() for kind in metrics().values() if kind.panel and not missing(kind, case)]
+def panel() -> list[Metric]:
+    """The metrics of the standard panel; what those of them need that is not there is told when they are measured."""
+    return [kind() for kind in metrics().values() if kind.panel]

@@ -86,6 +86,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.again is not None:
         earlier = read_evaluation(options.again)
         options.sign, options.seed, options.metrics = earlier["sign"], earlier["seed"], metrics_of(earlier)
+        if earlier["model"] is not None:
+            options.model = options.model or earlier["model"]["source"]
     case = _case(options)
     if options.again is not None:
         check_same(case, earlier)
@@ -141,7 +143,7 @@ def _chosen(options: argparse.Namespace, case: Case) -> list[Metric]:
     from napari_xai_med.metrics.base import make_metric
     from napari_xai_med.options import values_of
 
-    chosen = panel(case) if options.panel else metrics_for(case, options.metrics)
+    chosen = panel() if options.panel else metrics_for(case, options.metrics)
     settings = _settings(options.set, {metric.name for metric in chosen})
     return [
         make_metric(metric.name, values_of(metric) | settings[metric.name]) if metric.name in settings else metric

@@ -133,10 +133,10 @@ def _verdicts(scores: list[Score]) -> tuple[Verdict, ...]:
     if not found:
         return ()
     told = [f"{each.of} ({each.value:.2f})" for each in found]
-    which = f"least with {told[0]} and most with {told[-1]}" if len(told) > 1 else f"with {told[0]}"
+    which = f"lowest with {told[0]} and highest with {told[-1]}" if len(told) > 1 else f"with {told[0]}"
     return (
         Verdict(
-            f"The ranks agree {which}; moved elsewhere they do by {float(np.mean(control)):.2f}. That methods agree "
+            f"Rank correlation {which}; moved elsewhere {float(np.mean(control)):.2f}. That methods agree "
             "does not show that they are right."
         ),
     )

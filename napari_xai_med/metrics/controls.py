@@ -19,6 +19,10 @@ _WIDTH = 0.25
 """Standard deviation of the centre's bell, as a share of the extent along each axis."""
 
 
+_SAME = 1e-3
+"""Relative difference up to which two numbers mean the same: a random map is only one draw."""
+
+
 def controls_of(case: Case) -> dict[str, Map]:
     """Controls of a map, on its grid.
 
@@ -121,6 +125,8 @@ def against_controls(what: str, value: float, controls: Mapping[str, float], bet
     name = max(controls, key=lambda each: way * controls[each])
     best = controls[name]
     own, other = _apart(value, best)
+    if abs(value - best) <= _SAME * max(abs(value), abs(best)):
+        return Verdict(f"{what} is {own}: no different from the control {name} with {other}.", False)
     if way * (value - best) > 0:
         return Verdict(f"{what} is {own}: better than all controls, of which {name} is best with {other}.", True)
     return Verdict(f"{what} is {own}: not better than the control {name} with {other}.", False)

@@ -163,7 +163,7 @@ class CheckWidget(SavingWidget):
 
     def check(self) -> None:
         """Measure the standard panel."""
-        self._measure(panel)
+        self._measure(lambda _: panel())
 
     def measure(self) -> None:
         """Measure the chosen metrics."""
@@ -184,7 +184,7 @@ class CheckWidget(SavingWidget):
             if not case.top > 0:
                 raise InputError(f"{heatmap.name} has no {case.sign} values; choose other evidence.")
             cut = with_options(Thresholded, "The overlap", values).cut(case.evidence, case.top)
-            return heatmap, overlay_to_layer(case, cut, heatmap, chosen.view)
+            return overlay_to_layer(case, cut, heatmap, chosen.view)
 
         try:
             values = self.threshold.values()
@@ -277,10 +277,10 @@ class CheckWidget(SavingWidget):
         self.notices.write(judged.evaluation.notices)
         self._show_running(self.task.running)
 
-    def _add_overlap(self, found: tuple[ImageLayer, Any]) -> None:
-        heatmap, described = found
-        # Its colours would mix with those of the overlap.
-        heatmap.visible = False
+    def _add_overlap(self, described: Any) -> None:
+        # Their colours would mix with those of the overlap.
+        for heatmap in heatmap_layers(self.viewer):
+            heatmap.visible = False
         self.viewer.add_layer(Layer.create(*described))
 
     # What the controls say

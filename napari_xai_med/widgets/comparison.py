@@ -15,6 +15,8 @@ from napari_xai_med.layers import METADATA_KEY
 from napari_xai_med.layers_segments import transform_of
 
 MOST = 6
+_GAP = 0.05
+"""Between two of them, by their size."""
 
 
 def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[float] = ()) -> napari.Viewer:
@@ -47,7 +49,9 @@ def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[f
     for layer, own in zip(heatmaps, tops, strict=True):
         viewer.add_layer(_again(image, image.data, image.name))
         data = layer.data / np.float32(own) if scaled else layer.data
-        shown.append(_again(layer, data, f"{layer.name} / {own:.3g}" if scaled else layer.name))
+        # The image has its own layer beside it.
+        name = layer.name.removeprefix(f"{image.name}: ")
+        shown.append(_again(layer, data, f"{name}, divided by {own:.3g}" if scaled else name))
         shown[-1].contrast_limits = (-top if signed else 0.0, top)
         viewer.add_layer(shown[-1])
     viewer.layers.link_layers(shown, ("contrast_limits", "opacity"))
@@ -57,7 +61,8 @@ def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[f
     # napari before 0.9 has both at the viewer itself.
     canvas = getattr(viewer, "canvas", None)
     grid, overlay = (viewer.grid, viewer.text_overlay) if canvas is None else (canvas.grid, canvas.overlays.text)
-    grid.stride, grid.enabled = 2, True
+    grid.stride, grid.spacing, grid.enabled = 2, _GAP, True
+    viewer.reset_view(margin=2 * _GAP)
     for axis, value in enumerate(point):
         viewer.dims.set_point(axis, value)
     overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])

@@ -88,8 +88,8 @@ def test_every_kind_of_classifier_can_be_asked(kind: str) -> None:
 
 def test_the_panel_has_both_curves_and_scripts_get_a_table() -> None:
     image, classifier, _ = kinds()["picture"]
-    attribution, case = asked_of(image, classifier)
-    assert {"deletion", "insertion"} <= {metric.name for metric in panel(case)}
+    attribution, _ = asked_of(image, classifier)
+    assert {"deletion", "insertion"} <= {metric.name for metric in panel()}
     table = evaluate(
         attribution, image=image, classifier=classifier, metrics=[{"metric": "deletion", "baselines": ["zero", "mean"]}]
     )

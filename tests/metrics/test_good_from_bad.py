@@ -23,7 +23,7 @@ def wins(phantoms: list[Phantom], model: str, **options: str) -> dict[tuple[str,
         image = Image(phantom.data[None].astype(np.float32), Grid(phantom.data.shape, phantom.affine))
         attribution = explain(image, classifier, target="ground glass")
         case = case_of(attribution, image=image, classifier=classifier)
-        chosen = [type(metric)(**options) for metric in panel(case) if metric.family is Family.FAITHFULNESS]
+        chosen = [type(metric)(**options) for metric in panel() if metric.family is Family.FAITHFULNESS]
         for metric, outcome in evaluate_case(case, chosen, Job()).outcomes.items():
             areas = {score.subject: score.value for score in outcome.scores if score.name == f"{metric.name}_auc"}
             own = areas.pop("explanation")

@@ -255,7 +255,7 @@ def test_agreement_equals_plain_counts() -> None:
     assert isinstance(table, Matrix)
     assert table.values[1, 2] == pytest.approx(spearmanr(near, far, axis=None).statistic)
     np.testing.assert_array_equal(table.values, table.values.T)
-    assert "least with far" in outcome.verdicts[0].sentence
+    assert "lowest with far" in outcome.verdicts[0].sentence
 
 
 def test_agreement_goes_by_the_sign() -> None:

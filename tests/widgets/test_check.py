@@ -186,7 +186,7 @@ def test_comparison_side_by_side(shown: Any, qtbot: Any) -> None:
         # Methods differ in their units: each by its own maximum, which its name tells.
         for layer in maps:
             assert np.abs(layer.data).max() == pytest.approx(1)
-            assert " / " in layer.name
+            assert ", divided by " in layer.name
         maps[0].contrast_limits = (0.1, 0.5)
         assert all(tuple(layer.contrast_limits) == (0.1, 0.5) for layer in maps)
         assert DISCLAIMER in window.canvas.overlays.text.text
