@@ -339,4 +339,4 @@ def test_work_can_be_stopped(metric: str) -> None:
 
 
 def test_one_stability_metric_is_in_the_panel() -> None:
-    assert "max_sensitivity" in [metric.name for metric in panel(asked("gradcam", Small(), picture()))]
+    assert "max_sensitivity" in [metric.name for metric in panel()]
