@@ -132,9 +132,12 @@ class Task(QObject):
 
     def _fail(self, error: Exception) -> None:
         self._show_news()
-        sentence = str(error) if self._stopped is None else self._stopped()
+        told = "" if self._stopped is None else self._stopped()
+        if told and isinstance(error, Cancelled):
+            # So that all who tell of it say the same.
+            error = Cancelled(told)
         if isinstance(error, XAIMedError) and not self._quiet:
-            show_info(sentence) if isinstance(error, Cancelled) else show_error(str(error))
+            show_info(str(error)) if isinstance(error, Cancelled) else show_error(str(error))
         self.failed.emit(error)
         if not isinstance(error, XAIMedError):
             # A defect of ours: napari shows it with its traceback.

@@ -243,5 +243,6 @@ def test_stopping_keeps_what_was_measured(shown: Any, qtbot: Any) -> None:
     check.cancel_button.click()
     finish(qtbot, check)
     assert "what was measured so far stays" in last_sentence().message
+    assert check.progress_text.text() == last_sentence().message
     assert len(numbers(check))
     assert check.save_button.isEnabled()
