@@ -136,7 +136,8 @@ def test_closed_results_come_back_with_the_next_ones(shown: Any, qtbot: Any) -> 
     for _ in range(2):
         check.measure_button.click()
         finish(qtbot, check)
-        assert check.results.isVisible()
+        # Qt shows a new dock when it comes to that.
+        qtbot.waitUntil(lambda: check.results.isVisible(), timeout=10_000)
         viewer.window.remove_dock_widget(dock_of(viewer, check.results))
         assert not check.results.isVisible()
 
