@@ -85,6 +85,14 @@ def test_a_record_is_measured_again(heatmap: Path, tmp_path: Path, capsys: pytes
     assert run(capsys, "evaluate", heatmap, *mask, "--again", record, "--out", tmp_path / "two")[0] == 0
     one, two = ((tmp_path / name / f"{stem}_metrics.csv").read_bytes() for name in ("one", "two"))
     assert one == two
+    asked = ("--metrics", "random_logit,max_sensitivity", "--model", "chest_ct_3d", "--out", tmp_path / "asked")
+    assert run(capsys, "evaluate", heatmap, *asked)[0] == 0
+    told = tmp_path / "asked" / f"{stem}_metrics.json"
+    # The record names the classifier and the one beside the heatmap the image.
+    assert run(capsys, "evaluate", heatmap, "--again", told, "--out", tmp_path / "more")[0] == 0
+    one, two = (pd.read_csv(tmp_path / name / f"{stem}_metrics.csv") for name in ("asked", "more"))
+    pd.testing.assert_frame_equal(one, two)
+    assert one["value"].notna().all()
     code, _, err = run(capsys, "evaluate", heatmap, "--again", record)
     assert (code, "under the same names (mask)" in err) == (2, True)
     other = ("evaluate", heatmap.parent / "coarse.nii.gz", *mask, "--again", record)

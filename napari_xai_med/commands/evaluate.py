@@ -86,8 +86,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.again is not None:
         earlier = read_evaluation(options.again)
         options.sign, options.seed, options.metrics = earlier["sign"], earlier["seed"], metrics_of(earlier)
-        if earlier["model"] is not None:
-            options.model = options.model or earlier["model"]["source"]
+        # Metrics that asked the classifier ask it again.
+        options.model = options.model or (earlier["model"] or {}).get("source")
     case = _case(options)
     if options.again is not None:
         check_same(case, earlier)
@@ -107,7 +107,7 @@ def _case(options: argparse.Namespace) -> Case:
     from napari_xai_med.record import Record
 
     image = classifier = record = second = None
-    if options.model is not None:
+    if options.model:
         name = options.heatmap.removesuffix(".gz").removesuffix(".nii")
         record = Record.read(options.record or f"{name}.json")
         image, classifier = load_recorded(options, record)

@@ -34,6 +34,7 @@ _NEEDED = {
     "sign": str,
     "seed": int,
     "second": dict | None,
+    "model": dict | None,
 }
 """What measuring the same again needs, with its type."""
 _TOLD = ("facts", "verdicts", "notices", "reason")
