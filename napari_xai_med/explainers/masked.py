@@ -95,8 +95,11 @@ class MaskedExplainer(WithBaseline):
     batch_size: int = limit_option()
 
     @abstractmethod
-    def maps(self, play: Play) -> Iterator[list[RawMap]]:
-        """Maps of a row's targets, as far as they are known by and by; the last ones are the result."""
+    def maps(self, play: Play) -> Iterator[Callable[[], list[RawMap]]]:
+        """What makes the maps of a row's targets, as far as they are known by and by; the last one makes the result.
+
+        Each of the others is called before the next, or never.
+        """
 
     def attribute(self, question: Question, job: Job) -> tuple[list[RawMap], Answer]:
         """Ask about each row, which all its targets share; see `Explainer`."""
@@ -111,11 +114,11 @@ class MaskedExplainer(WithBaseline):
                 length = (1 - _FEW) / len(rows)
                 part = job.part(_FEW + k * length, _FEW + (k + 1) * length)
                 play = Play(question, row, [wanted[place][1] for place in places], baselines[row], ask, part)
-                for maps in self.maps(play):
-                    found |= dict(zip(places, maps, strict=True))
-                    if len(found) == len(wanted):
-                        job.show(partial(_in_order, dict(found), answer))
-        return _in_order(found, answer)
+                for make in self.maps(play):
+                    if k == len(rows) - 1:
+                        job.show(partial(_so_far, found, places, make, answer))
+                found |= dict(zip(places, make(), strict=True))
+        return [found[place] for place in range(len(found))], answer
 
 
 def told_of(game: ImageGame) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -124,5 +127,9 @@ def told_of(game: ImageGame) -> tuple[dict[str, Any], tuple[str, ...]]:
     return facts, (FEWER.format("many", game.smaller),) if game.smaller else ()
 
 
-def _in_order(found: dict[int, RawMap], answer: Answer) -> tuple[list[RawMap], Answer]:
-    return [found[place] for place in range(len(found))], answer
+def _so_far(
+    found: dict[int, RawMap], places: list[int], make: Callable[[], list[RawMap]], answer: Answer
+) -> tuple[list[RawMap], Answer]:
+    """All rows' maps, of which those of one row are made now."""
+    maps = found | dict(zip(places, make(), strict=True))
+    return [maps[place] for place in range(len(maps))], answer

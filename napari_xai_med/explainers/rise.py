@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any, ClassVar
 
@@ -54,7 +55,7 @@ class RISE(MaskedExplainer):
         True, "Whether the mean score of all masked images is taken off; the map as published is without."
     )
 
-    def maps(self, play: Play) -> Iterator[list[RawMap]]:
+    def maps(self, play: Play) -> Iterator[Callable[[], list[RawMap]]]:
         """Maps after each round of masks; see `MaskedExplainer`."""
         image = play.image
         masks = _Masks.drawn(image, play.baseline.to(image), self)
@@ -70,11 +71,12 @@ class RISE(MaskedExplainer):
                 # The first score is taken off all: logits far from 0 would leave few digits to their differences.
                 above = scores[first : first + _CHUNK] - scores[0]
                 sums[first // _CHUNK % 2].add(masks.of(numbers), above)
-            facts, notices = told_of(game)
-            yield [
-                self._map(sums, k, scores[:, k], {**facts, "masks_used": len(scores)}, notices)
-                for k in range(len(play.targets))
-            ]
+            yield partial(self._maps, sums, scores, *told_of(game))
+
+    def _maps(self, sums: list[_Sums], scores: Float, facts: dict[str, Any], notices: tuple[str, ...]) -> list[RawMap]:
+        """A map for each target."""
+        told = facts | {"masks_used": len(scores)}
+        return [self._map(sums, k, column, dict(told), notices) for k, column in enumerate(scores.T)]
 
     def _map(
         self, sums: list[_Sums], target: int, scores: Float, facts: dict[str, Any], notices: tuple[str, ...]

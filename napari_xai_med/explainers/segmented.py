@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -114,15 +114,15 @@ class SegmentExplainer(MaskedExplainer):
             _check(segments)
         return super().attribute(question, job)
 
-    def maps(self, play: Play) -> Iterator[list[RawMap]]:
-        """A map for each target and estimate; see `MaskedExplainer`."""
+    def maps(self, play: Play) -> Iterator[Callable[[], list[RawMap]]]:
+        """A map for each target, of each estimate; see `MaskedExplainer`."""
         segments, image = play.question.segments[play.row], play.image
         compose = Composer(image, play.baseline.to(image), torch.from_numpy(segments.labels).to(image.device))
         tree = partial(partition_tree, segments.labels, image.cpu().numpy(), spacing_of(play.question))
         game = play.game(compose, segments.count, self.batch_size, tree=tree)
         ends = game(np.array([[False] * game.players, [True] * game.players]))
         for estimate in self.estimates(game):
-            yield self._maps(segments, game, estimate, ends)
+            yield partial(self._maps, segments, game, estimate, ends)
 
     def _maps(
         self, segments: Segments, game: ImageGame, estimate: Estimate, ends: np.ndarray[Any, Any]

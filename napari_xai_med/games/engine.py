@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from napari_xai_med.models.classifier import Classifier
 
 _ASKING = "Asking about masked images"
+_WORD = 32
+"""Bits of an int32, and of a float32."""
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Composer:
 
     Parameters
     ----------
-    image, baseline : Tensor, shape (C, *spatial)
+    image, baseline : Tensor of float32, shape (C, *spatial)
     labels : Tensor of int32, shape (*spatial)
         0 for what always stays, then 1 to the number of parts.
     """
@@ -40,13 +42,27 @@ class Composer:
     labels: Tensor
 
     def __call__(self, coalitions: Tensor) -> Tensor:
-        """Images of coalitions, (B, players) of bool on the same device: shape (B, C, *spatial)."""
-        count = len(coalitions)
-        table = torch.cat([coalitions.new_ones((count, 1)), coalitions], 1).T.contiguous()
-        # One look-up for all voxels of all images, by rows, which is several times as fast as by columns. Memory for it
-        # is given back before the network runs.
-        seen = table.index_select(0, self.labels.flatten()).T
-        return torch.where(seen.reshape(count, 1, *self.labels.shape), self.image, self.baseline)
+        """Images of coalitions, (B, players) of bool on the same device: shape (B, C, *spatial).
+
+        Voxels are chosen by their bits, in place. What `torch.where` gives are the same bits, but on processors it
+        guesses at each voxel which of the two it will be, and takes up to four times as long and twice the memory.
+        """
+        shape = self.image.shape
+        result = self.image.new_empty((len(coalitions), *shape), dtype=torch.int32)
+        shown = torch.cat([coalitions.new_ones((len(coalitions), 1)), coalitions], 1).int()
+        for rows, images in zip(shown.split(_WORD), result.split(_WORD), strict=True):
+            bits = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
+            # One look-up for all voxels of all images: each of a word's bits says whether one image shows the voxel.
+            table = (rows << bits[:, None]).sum(0, dtype=torch.int32)
+            words = table.index_select(0, self.labels.flatten()).reshape(shape[1:]).expand(shape)
+            torch.bitwise_left_shift(words, (_WORD - 1 - bits).reshape(-1, *[1] * len(shape)), out=images)
+            # Their memory is given back before more is needed.
+            del words
+            # All bits are now the first one's, which is the sign.
+            images >>= _WORD - 1
+            images &= self.image.view(torch.int32) ^ self.baseline.view(torch.int32)
+            images ^= self.baseline.view(torch.int32)
+        return result.view(torch.float32)
 
 
 @dataclass
