@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from napari_xai_med.models.classifier import Classifier
 
 _ASKING = "Asking about masked images"
-_WORD = 32
-"""Bits of an int32, and of a float32."""
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+"""Whole numbers with as many bits."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Composer:
 
     Parameters
     ----------
-    image, baseline : Tensor of float32, shape (C, *spatial)
+    image, baseline : Tensor of float32 or float64, shape (C, *spatial)
     labels : Tensor of int32, shape (*spatial)
         0 for what always stays, then 1 to the number of parts.
     """
@@ -47,22 +47,23 @@ class Composer:
         Voxels are chosen by their bits, in place. What `torch.where` gives are the same bits, but on processors it
         guesses at each voxel which of the two it will be, and takes up to four times as long and twice the memory.
         """
-        shape = self.image.shape
-        result = self.image.new_empty((len(coalitions), *shape), dtype=torch.int32)
-        shown = torch.cat([coalitions.new_ones((len(coalitions), 1)), coalitions], 1).int()
-        for rows, images in zip(shown.split(_WORD), result.split(_WORD), strict=True):
-            bits = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
+        shape, kind = self.image.shape, _INTEGERS[self.image.dtype]
+        image, baseline, size = self.image.view(kind), self.baseline.view(kind), 8 * kind.itemsize
+        result = image.new_empty((len(coalitions), *shape))
+        shown = torch.cat([coalitions.new_ones((len(coalitions), 1)), coalitions], 1).to(kind)
+        for rows, images in zip(shown.split(size), result.split(size), strict=True):
+            bits = torch.arange(len(rows), dtype=kind, device=rows.device)
             # One look-up for all voxels of all images: each of a word's bits says whether one image shows the voxel.
-            table = (rows << bits[:, None]).sum(0, dtype=torch.int32)
+            table = (rows << bits[:, None]).sum(0, dtype=kind)
             words = table.index_select(0, self.labels.flatten()).reshape(shape[1:]).expand(shape)
-            torch.bitwise_left_shift(words, (_WORD - 1 - bits).reshape(-1, *[1] * len(shape)), out=images)
+            torch.bitwise_left_shift(words, (size - 1 - bits).reshape(-1, *[1] * len(shape)), out=images)
             # Their memory is given back before more is needed.
             del words
             # All bits are now the first one's, which is the sign.
-            images >>= _WORD - 1
-            images &= self.image.view(torch.int32) ^ self.baseline.view(torch.int32)
-            images ^= self.baseline.view(torch.int32)
-        return result.view(torch.float32)
+            images >>= size - 1
+            images &= image ^ baseline
+            images ^= baseline
+        return result.view(self.image.dtype)
 
 
 @dataclass
