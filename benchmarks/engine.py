@@ -139,7 +139,7 @@ def main() -> None:
         sizes = [size for size in SIZES if size <= count // 2]
         calls = {str(size): forward(classifier.network, torch.rand(size, *shape), count // size) for size in sizes}
         calls["engine"] = playing(classifier, case)
-        times = seconds(calls, 5)
+        times = seconds(calls, 11)
         best = min(sizes, key=lambda size: times[str(size)])
         chosen = next(iter(classifier.batch_sizes.values()))
         timed = Timed(classifier.network)

@@ -27,11 +27,10 @@ _SMALLER = (4, 2)
 _LARGER = (16, 32, 64, 128, 256)
 _WORTH_TRYING = 0.5
 """Seconds that one trial of a larger batch may take."""
-_FASTER = {True: 1.02, False: 1.1}
+_FASTER = {True: 1.02, False: 1.05}
 """How much faster a larger batch has to be, for its memory, and a smaller one: what else goes on hides differences."""
-_QUICK = 0.05
-"""Seconds below which a batch is timed several times."""
-_TIMES = 3
+_LONG = 0.05
+"""Seconds for which a batch is timed at least: quick ones several times, since what else goes on hides differences."""
 
 
 @dataclass
@@ -119,11 +118,10 @@ def _try(sizes: Sizes, ask: Ask, reference: Answers, size: int) -> bool:
 def _timed(ask: Ask, images: NDArray[np.intp]) -> tuple[Answers, float]:
     """Answers, and seconds for each image."""
     # Once without counting: the first pass makes what later ones find ready.
-    answers, shortest = ask(images), float("inf")
-    for _ in range(_TIMES):
+    answers, shortest, spent = ask(images), float("inf"), 0.0
+    while spent < _LONG:
         start = perf_counter()
         answers = ask(images)
-        shortest = min(shortest, perf_counter() - start)
-        if shortest > _QUICK:
-            break
+        each = perf_counter() - start
+        shortest, spent = min(shortest, each), spent + each
     return answers, shortest / len(images)
