@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfftn, rfftn
 from skimage.measure import block_reduce
 
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Meaning, Metric, Need, register
 from napari_xai_med.metrics.case import Case, Map, Mask, Sign
+from napari_xai_med.metrics.controls import RANDOM, same_spectrum
 from napari_xai_med.metrics.outcome import Better, Outcome, Score, Verdict
 from napari_xai_med.metrics.regions import NOT_PATIENT, Places, border_option, corner_option, find_regions
 from napari_xai_med.options import option
 
-RANDOM = "random"
 _MANY = 100_000
 """Voxels of a random map at most: shares of regions need no fine grid, and 19 of them have to be fast."""
 _MATERIAL = 0.05
@@ -148,13 +147,12 @@ def _random_maps(case: Case, places: Places, count: int, job: Job) -> dict[Sign,
     coarse = block_reduce(case.values, tuple(factors), np.mean).astype(np.float32)
     regions = [block_reduce(mask.astype(np.float32), tuple(factors), np.mean).ravel() for mask in places.masks.values()]
     weights = np.stack(regions).astype(np.float64)
-    size, values = np.abs(rfftn(coarse)), np.sort(coarse, axis=None)
+    values = np.sort(coarse, axis=None)
     found: dict[Sign, list[NDArray[np.float64]]] = {sign: [] for sign in Sign}
     for k in range(count):
         job.step(k / count, "Comparing with random maps")
         random = np.random.default_rng((case.seed, k))
-        phases = np.exp(1j * np.angle(rfftn(random.standard_normal(coarse.shape))))
-        field = cast("Map", irfftn(phases * size, s=coarse.shape))
+        field = same_spectrum(coarse, random.standard_normal(coarse.shape))
         placed = np.empty(field.size, np.float32)
         # Ties, such as a map's zeros, lie at random as well: the field has none.
         placed[np.argsort(field, axis=None)] = values

@@ -51,7 +51,8 @@ def controls_of(case: Case) -> dict[str, Map]:
     Adebayo et al. 2018, Sanity checks for saliency maps, NeurIPS, arXiv:1810.03292.
     """
     random = np.random.default_rng((case.seed, 1))
-    fields = {RANDOM: _same_spectrum(case.values, random)}
+    noise = random.standard_normal(case.values.shape, np.float32)
+    fields: dict[str, NDArray[np.floating]] = {RANDOM: same_spectrum(case.values, noise)}
     if case.intensities is not None:
         fields[EDGES] = cast("Map", np.sqrt(sum(np.square(sobel(channel)) for channel in case.intensities)))
     fields[CENTRE] = _bell(case.values.shape)
@@ -64,13 +65,13 @@ def controls_of(case: Case) -> dict[str, Map]:
     return {name: _with_values(field, values, ties) for name, field in fields.items()}
 
 
-def _same_spectrum(values: Map, random: np.random.Generator) -> Map:
-    """A random field whose Fourier amplitudes are those of a map."""
-    noise = rfftn(random.standard_normal(values.shape, np.float32))
-    size = np.abs(noise)
-    # That of white noise: no frequency has lost its phase but by a chance that floating point hardly has.
-    phases = np.divide(noise, size, out=np.ones_like(noise), where=size > 0)
-    return cast("Map", irfftn(phases * np.abs(rfftn(values)), s=values.shape))
+def same_spectrum(values: Map, noise: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A random field, as smooth as a map: the map's Fourier amplitudes with the phases of white noise of its shape."""
+    random = rfftn(noise)
+    size = np.abs(random)
+    # No frequency of white noise has lost its phase but by a chance that floating point hardly has.
+    phases = np.divide(random, size, out=np.ones_like(random), where=size > 0)
+    return cast("NDArray[np.floating]", irfftn(phases * np.abs(rfftn(values)), s=values.shape))
 
 
 def _bell(shape: tuple[int, ...]) -> Map:
@@ -81,7 +82,7 @@ def _bell(shape: tuple[int, ...]) -> Map:
     return cast("Map", np.exp(result))
 
 
-def _with_values(field: Map, values: NDArray[np.float32], ties: NDArray[np.intp]) -> Map:
+def _with_values(field: NDArray[np.floating], values: NDArray[np.float32], ties: NDArray[np.intp]) -> Map:
     """Values in ascending order where a field has its own in that order."""
     result = np.empty(field.size, np.float32)
     result[ascending(field, ties)] = values
