@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,7 +72,7 @@ class KernelSHAP(LibraryShap):
             )
         game.expected = samples + 2
         l1_reg = {"none": False, "num_features": f"num_features({self.features})"}.get(self.l1_reg, self.l1_reg)
-        with model.random.lent():
+        with model.random.lent(), _short():
             explainer = shap.KernelExplainer(model, model.nothing)
             values = explainer.explain(model.everything, nsamples=samples, l1_reg=l1_reg).T
         exact = samples == every and self.l1_reg == "none"
@@ -86,7 +87,14 @@ class KernelSHAP(LibraryShap):
             facts={"samples_used": used},
             notices=() if determined else (_UNDETERMINED,),
         )
-        yield self.ranked(estimate, np.zeros_like(values) if exact else _spread(explainer, self.seed))
+        with _short():
+            spread = np.zeros_like(values) if exact else _spread(explainer, self.seed)
+        yield self.ranked(estimate, spread)
+
+
+def _short() -> AbstractContextManager[Any]:
+    """Write arrays in short: shap does it for a log that nobody reads, which takes longer than its regression."""
+    return np.printoptions(threshold=0, edgeitems=1)
 
 
 def _spread(explainer: Any, seed: int) -> Float:
