@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from napari_xai_med.models.head import Head
 from napari_xai_med.models.randomised import weight_layers, with_random_weights
 from napari_xai_med.models.sliding_window import Aggregate, SlidingWindow
 from napari_xai_med.samples import embedded_classifiers
-from napari_xai_med.training.phantoms import make_phantom, make_slice
+from napari_xai_med.training.phantoms import Phantom, make_phantom, make_slice
 from napari_xai_med.training.reference import HELD_OUT_SEED
 
 
@@ -72,12 +73,15 @@ def test_a_map_made_of_the_image_fails() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "passes"), [("gradcam", (18, 20)), ("guided_backpropagation", (0, 0))])
-def test_methods_are_told_apart_on_the_embedded_classifier(method: str, passes: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("model", "make"), [("chest_ct_2d", make_slice), ("chest_ct_3d", make_phantom)])
+def test_methods_are_told_apart_on_the_embedded_classifiers(
+    model: str, make: Callable[[int, str], Phantom], method: str, passes: tuple[int, int]
+) -> None:
     """Grad-CAM passes for 18 of these 20 images, and guided backpropagation for none; not all, by chance."""
-    classifier = load_model(str(embedded_classifiers()["chest_ct_2d"]))
+    classifier = load_model(str(embedded_classifiers()[model]))
     good = 0
     for seed in range(20):
-        phantom = make_slice(HELD_OUT_SEED + seed, "ground_glass")
+        phantom = make(HELD_OUT_SEED + seed, "ground_glass")
         image = Image(phantom.data[None].astype(np.float32), Grid(phantom.data.shape, phantom.affine))
         attribution = explain(image, classifier, method, target="ground glass")
         case = case_of(attribution, image=image, classifier=classifier, seed=seed)
