@@ -38,7 +38,8 @@ def evaluate(
     Parameters
     ----------
     attribution : Attribution, Image, ndarray or path
-        The map. One from a file is explained again, where a metric has to, as the record beside it says.
+        The map. One from a file is explained again, where a metric has to, as the record beside it says. Volumes and
+        distances of an array go by voxels of 1 mm; give an `Image` with its grid where they have another size.
     mask : label map or path, or mapping or sequence of these, optional
         Experts' masks: where they are not 0. Arrays have the map's axes; files and images lie where their world
         coordinates say, on any grid.
