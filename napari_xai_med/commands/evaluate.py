@@ -42,7 +42,7 @@ def add_command(commands: Any) -> None:
         "--again",
         type=Path,
         metavar="FILE.json",
-        help="measure what this record of an evaluation measured, with its options, evidence and seed",
+        help="measure what this record of an evaluation measured, with its options, evidence and seed, and compare",
     )
     parser.add_argument(
         "--set",
@@ -52,8 +52,8 @@ def add_command(commands: Any) -> None:
         help="an option of a metric, such as binary_overlap.lower=0.3; again for more",
     )
     sign = list(map(str, Sign))
-    parser.add_argument("--sign", choices=sign, default="positive", help="what of the map is evidence (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn by chance (%(default)s)")
+    parser.add_argument("--sign", choices=sign, help=f"what of the map is evidence ({Sign.POSITIVE})")
+    parser.add_argument("--seed", type=int, help="of what is drawn by chance (0)")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE", help="another map of the same")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table, the plots and a record here")
     parser.add_argument(
@@ -76,20 +76,17 @@ def _add_network(group: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from napari_xai_med.evaluation import evaluate_case
-    from napari_xai_med.io.evaluation import check_same, metrics_of, read_evaluation, save_evaluation
+    from napari_xai_med.io.evaluation import check_same, save_evaluation
+    from napari_xai_med.io.measured_again import compare, numbers_of
     from napari_xai_med.io.nifti import stem
 
     if options.as_published is not None:
         return _as_published(options)
     if options.heatmap is None:
         raise InputError("Give the file of a heatmap, or --as-published with the folder of the published studies.")
-    if options.again is not None:
-        earlier = read_evaluation(options.again)
-        options.sign, options.seed, options.metrics = earlier["sign"], earlier["seed"], metrics_of(earlier)
-        # Metrics that asked the classifier ask it again.
-        options.model = options.model or (earlier["model"] or {}).get("source")
+    earlier = None if options.again is None else _as_recorded(options)
     case = _case(options)
-    if options.again is not None:
+    if earlier is not None:
         check_same(case, earlier)
     evaluation = evaluate_case(case, _chosen(options, case), progress())
     print(f"{options.heatmap}:")
@@ -97,12 +94,31 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.out is not None:
         for path in save_evaluation(case, evaluation, options.out, stem(Path(options.heatmap))):
             print(f"  {path}")
+    again = None if earlier is None else compare(evaluation, numbers_of(earlier))
+    if again is not None:
+        print(again.sentence)
     print(DISCLAIMER)
-    return 0
+    return 0 if again is None or again.same else 1
+
+
+def _as_recorded(options: argparse.Namespace) -> dict[str, Any]:
+    """The record that is measured again, whose metrics, evidence and seed become those of the command."""
+    from napari_xai_med.io.evaluation import read_evaluation
+    from napari_xai_med.io.measured_again import metrics_of
+
+    given = {"--sign": options.sign is not None, "--seed": options.seed is not None, "--set": bool(options.set)}
+    if refused := " and ".join(name for name, is_given in given.items() if is_given):
+        raise InputError(f"The record says what to measure; leave out {refused}, or --again.")
+    record = read_evaluation(options.again)
+    options.sign, options.seed, options.metrics = record["sign"], record["seed"], metrics_of(record)
+    # Metrics that asked the classifier ask it again.
+    options.model = options.model or (record["model"] or {}).get("source")
+    return record
 
 
 def _case(options: argparse.Namespace) -> Case:
     from napari_xai_med.cases import case_of
+    from napari_xai_med.metrics.case import Sign
     from napari_xai_med.models import load_model
     from napari_xai_med.record import Record
 
@@ -117,9 +133,8 @@ def _case(options: argparse.Namespace) -> Case:
         second = load_model(options.second, trust=options.trust, device=options.device)
     others = _named(options.other, "--other")
     masks = _named(options.mask, "mask")
-    return case_of(
-        options.heatmap, masks or None, image, classifier, others, second, options.sign, options.seed, record=record
-    )
+    sign, seed = options.sign or Sign.POSITIVE, options.seed or 0
+    return case_of(options.heatmap, masks or None, image, classifier, others, second, sign, seed, record=record)
 
 
 def _named(texts: Sequence[str], what: str) -> dict[str, str]:

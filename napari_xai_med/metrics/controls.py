@@ -124,7 +124,7 @@ def against_controls(what: str, value: float, controls: Mapping[str, float], bet
     way = 1 if better is Better.HIGHER else -1
     name = max(controls, key=lambda each: way * controls[each])
     best = controls[name]
-    own, other = _apart(value, best)
+    own, other = apart(value, best)
     if abs(value - best) <= _SAME * max(abs(value), abs(best)):
         return Verdict(f"{what} is {own}: no different from the control {name} with {other}.", False)
     if way * (value - best) > 0:
@@ -132,7 +132,7 @@ def against_controls(what: str, value: float, controls: Mapping[str, float], bet
     return Verdict(f"{what} is {own}: not better than the control {name} with {other}.", False)
 
 
-def _apart(one: float, other: float) -> tuple[str, str]:
+def apart(one: float, other: float) -> tuple[str, str]:
     """Two numbers with as many digits as it takes to tell them apart."""
     for digits in range(3, 9):
         texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
