@@ -14,6 +14,7 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid, resample_linear, resample_nearest
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
+from napari_xai_med.masks import marked
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask, Sign, named
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.record import Record
@@ -152,12 +153,12 @@ def mask_on(grid: Grid, mask: Image | NDArray[np.generic], name: str = "mask") -
     Raises
     ------
     InputError
-        If it does not fit the grid, or does not overlap it at all.
+        If it does not fit the grid, does not overlap it at all, or is no mask.
     """
     if isinstance(mask, np.ndarray):
         if mask.shape != grid.shape:
             raise InputError(f"The mask {name} has shape {mask.shape} and the map {grid.shape}; give one that fits.")
-        return mask != 0
+        return marked(mask, name)
     found = mask
     if len(found.data) != 1:
         raise InputError(f"The mask {name} has {len(found.data)} channels; choose one with a single channel.")
@@ -165,7 +166,7 @@ def mask_on(grid: Grid, mask: Image | NDArray[np.generic], name: str = "mask") -
         found = flat(found)
     if found.ndim != grid.ndim:
         raise InputError(f"The mask {name} is {found.ndim}D and the map is {grid.ndim}D; choose another mask.")
-    inside = found.data[0] != 0
+    inside = marked(found.data[0], name)
     if found.grid.shape == grid.shape and np.allclose(found.grid.affine, grid.affine, atol=1e-4):
         return inside
     matrix = np.linalg.inv(found.grid.affine) @ grid.affine
