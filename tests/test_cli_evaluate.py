@@ -197,12 +197,16 @@ def test_options_of_metrics_are_set(heatmap: Path, capsys: pytest.CaptureFixture
     ("wrong", "told"),
     [
         (["--set", "binary_overlap.lower"], "write METRIC.OPTION=VALUE"),
-        (["--set", "ranking.lower=1"], "ranking is not among the metrics (binary_overlap)"),
+        (["--set", "lesions.lower=1"], "lesions is not among the metrics that are measured"),
+        (["--set", "rankin.lower=1"], "There is no metric 'rankin'; the nearest is ranking"),
         (["--set", "binary_overlap.colour=1"], "has no option 'colour'; it has lower, threshold, upper"),
         (["--set", "binary_overlap.lower=much"], "can't be read"),
         (["--set", "binary_overlap.threshold=nice"], "choose one of"),
         (["--set", "binary_overlap.lower=2"], "can't be above 1"),
-        (["--metrics", "beauty"], "There is no metric 'beauty'"),
+        (["--metrics", "beauty"], "There is no metric 'beauty'; napari-xai-med evaluate --list names all."),
+        (["--metrics", "Dice"], "the nearest is binary_overlap, and napari-xai-med evaluate --list names all."),
+        (["--metrics", "binary_overlp"], "the nearest are binary_overlap, "),
+        (["--metrics", "saniti"], "the nearest is sanity, "),
         (["--mask", "nowhere.nii.gz"], "There is no file nowhere.nii.gz"),
         (["--record", "nowhere.json", "--model", "chest_ct_3d"], "nowhere.json"),
         (["--out", "/proc/nowhere"], "can't be written"),
@@ -216,6 +220,11 @@ def test_what_is_wrong_is_one_sentence(
     assert code == 2
     assert told in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_all_metrics_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "evaluate", "--list")
+    assert (code, re.findall(r"^  (\w+)  ", out, re.M)) == (0, list(metrics()))
 
 
 def test_without_a_map_or_a_mask_it_says_what_to_give(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--mask", action="append", default=[], metavar="[NAME=]FILE", help="an experts' mask; again for more"
     )
+    parser.add_argument("--list", action="store_true", help="only tell which metrics there are")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--metrics",
@@ -80,6 +81,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from napari_xai_med.io.measured_again import compare, numbers_of
     from napari_xai_med.io.nifti import stem
 
+    if options.list:
+        return _list()
     if options.as_published is not None:
         return _as_published(options)
     if options.heatmap is None:
@@ -99,6 +102,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(again.sentence)
     print(DISCLAIMER)
     return 0 if again is None or again.same else 1
+
+
+def _list() -> int:
+    """Print all metrics, family by family."""
+    from napari_xai_med.metrics.base import metrics
+
+    known = metrics()
+    width = max(map(len, known))
+    # A dict keeps the order.
+    for family in dict.fromkeys(kind.family for kind in known.values()):
+        print(f"{family}:")
+        for name, kind in known.items():
+            if kind.family is family:
+                print(f"  {name:<{width}}  {kind.about}")
+    return 0
 
 
 def _as_recorded(options: argparse.Namespace) -> dict[str, Any]:
@@ -176,13 +194,14 @@ def _settings(texts: Iterable[str], chosen: set[str]) -> dict[str, dict[str, Any
         name, dot, option = place.partition(".")
         if not (sign and dot):
             raise InputError(f"{text} sets nothing; write METRIC.OPTION=VALUE, such as binary_overlap.lower=0.3.")
-        if name not in chosen:
-            raise InputError(f"{name} is not among the metrics ({', '.join(sorted(chosen))}); choose it too.")
-        item = next((each for each in option_fields(metrics()[name]) if each.name == option), None)
+        known = option_fields(metrics()[name]) if name in metrics() else ()
+        item = next((each for each in known if each.name == option), None)
         if item is None:
-            # This says which options there are.
+            # This says which metrics, or which options of one, there are.
             make_metric(name, {option: value})
             continue
+        if name not in chosen:
+            raise InputError(f"{name} is not among the metrics that are measured; choose it too.")
         try:
             found.setdefault(name, {})[option] = parse(value, item.default, entry_type(item))
         except ValueError as error:
