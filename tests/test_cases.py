@@ -164,6 +164,13 @@ def test_the_panel_has_a_verdict_for_every_line() -> None:
         assert all(any(letter.isdigit() for letter in verdict.sentence) for verdict in outcome.verdicts), metric.name
 
 
+def test_what_was_published_is_measured_where_it_is_named() -> None:
+    found = evaluate(np.eye(5), mask=np.eye(5))
+    assert "overlap" in set(found["family"])
+    assert "as published" not in set(found["family"])
+    assert set(evaluate(np.eye(5), mask=np.eye(5), metrics=["as published"])["family"]) == {"as published"}
+
+
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [

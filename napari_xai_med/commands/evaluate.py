@@ -36,7 +36,7 @@ def add_command(commands: Any) -> None:
         action="extend",
         type=lambda text: [word.strip() for word in text.split(",")],
         metavar="NAME,NAME",
-        help="metrics or families of them; all that have what they need by default",
+        help="metrics or families of them; all that have what they need by default, but for those as published",
     )
     chosen.add_argument("--panel", action="store_true", help="the standard panel")
     chosen.add_argument(
