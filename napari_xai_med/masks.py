@@ -13,6 +13,11 @@ _MOST = 256
 """Different values of a mask; scans have thousands, and labels of all organs about a hundred."""
 
 
+def called(name: str) -> str:
+    """How to call a mask of a name at the beginning of a sentence: not "The mask mask 2"."""
+    return f"The {name}" if name.split(" ")[0] == "mask" else f"The mask {name}"
+
+
 def marked(values: NDArray[np.generic], name: str) -> NDArray[np.bool_]:
     """Where a mask is not 0.
 
@@ -44,6 +49,4 @@ def marked(values: NDArray[np.generic], name: str) -> NDArray[np.bool_]:
         wrong = f"{count} different values, as a scan has"
     else:
         return whole != 0
-    raise InputError(
-        f"The mask {name} is none, since it has {wrong}; a mask holds whole numbers, 0 for the background."
-    )
+    raise InputError(f"{called(name)} is none, since it has {wrong}; a mask holds whole numbers, 0 for the background.")

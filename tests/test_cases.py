@@ -53,6 +53,14 @@ def test_a_mask_that_does_not_fit_is_one_sentence(mask: Any, sentence: str) -> N
         mask_on(Grid((8, 10, 6), TURN), mask)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("mask", "The mask has"), ("mask 2", "The mask 2 has"), ("lesion", "The mask lesion has")]
+)
+def test_a_mask_is_called_a_mask_once(name: str, told: str) -> None:
+    with pytest.raises(InputError, match=f"^{told} shape"):
+        mask_on(Grid((8, 10, 6), TURN), np.ones((3, 3, 3)), name)
+
+
 NO_MASKS = {
     "not whole numbers, such as 0.37": np.full((2, 3), 0.37),
     "not whole numbers, such as nan": np.array([[0, np.nan]]),
@@ -78,7 +86,7 @@ def test_what_is_no_mask_is_refused(wrong: str) -> None:
     ],
 )
 def test_a_ct_is_no_mask_anywhere(use: Callable[[Path], Any]) -> None:
-    with pytest.raises(InputError, match=r"The mask .* is none, since it has"):
+    with pytest.raises(InputError, match=r"^The mask.* is none, since it has"):
         use(sample_files("chest_ct_lesion")[0])
 
 

@@ -98,9 +98,7 @@ def test_a_record_is_measured_again(heatmap: Path, tmp_path: Path, capsys: pytes
     code, _, err = run(capsys, "evaluate", heatmap, "--again", record)
     assert (code, "under the same names (mask)" in err) == (2, True)
     empty = ("--mask", f"mask={heatmap.parent / 'empty.nii.gz'}")
-    assert (
-        "The mask mask has changed since the record" in run(capsys, "evaluate", heatmap, *empty, "--again", record)[2]
-    )
+    assert "The mask has changed since the record" in run(capsys, "evaluate", heatmap, *empty, "--again", record)[2]
     other = ("evaluate", heatmap.parent / "coarse.nii.gz", *mask, "--again", record)
     assert "not the one in the record" in run(capsys, *other)[2]
     assert "is not a record of an evaluation" in run(capsys, "evaluate", heatmap, "--again", heatmap)[2]

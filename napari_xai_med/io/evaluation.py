@@ -16,6 +16,7 @@ import torch
 from napari_xai_med.attribution import DISCLAIMER, values_sha256
 from napari_xai_med.errors import InputError, told_as
 from napari_xai_med.io.measured_again import numbers_of
+from napari_xai_med.masks import called
 from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.options import values_of
 from napari_xai_med.record import software
@@ -183,9 +184,8 @@ def check_same(case: Case, record: Mapping[str, Any]) -> None:
             raise InputError(f"The {what}s are not those in the record; give them under the same names ({names}).")
         changed = [name for name, each in told.items() if each.get("sha256") != sums[name]]
         if changed:
-            raise InputError(
-                f"The {what} {changed[0]} has changed since the record was made; give it as it was, or measure anew."
-            )
+            name = called(changed[0]) if what == "mask" else f"The other map {changed[0]}"
+            raise InputError(f"{name} has changed since the record was made; give it as it was, or measure anew.")
     known = None if case.second is None else case.second.sha256
     if known != (record["second"] or {}).get("sha256"):
         name = (record["second"] or {}).get("source", "none")
