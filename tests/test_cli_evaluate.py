@@ -232,11 +232,13 @@ def test_without_a_map_or_a_mask_it_says_what_to_give(heatmap: Path, capsys: pyt
     assert "Overlap above a threshold needs a mask." in err
 
 
-def test_the_record_tells_image_and_question(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("record", [False, True], ids=["beside", "given"])
+def test_the_record_tells_image_and_question(heatmap: Path, record: bool, capsys: pytest.CaptureFixture[str]) -> None:
     from napari_xai_med.cli import _kinds_in, _parser
     from napari_xai_med.commands.evaluate import _case
 
-    words = ["evaluate", str(heatmap), "--model", "chest_ct_3d"]
+    own = str(heatmap).replace(".nii.gz", ".json")
+    words = ["evaluate", str(heatmap), *(("--record", own) if record else ("--model", "chest_ct_3d"))]
     case = _case(_parser(_kinds_in(words)).parse_args(words))
     assert case.asked is not None
     assert case.asked.request.method == "gradcam"

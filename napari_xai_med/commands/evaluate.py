@@ -68,9 +68,13 @@ def _add_network(group: Any) -> None:
         "--image", dest="images", action="append", default=[], metavar="IMAGE", help="the image; again for its channels"
     )
     group.add_argument("--volume", type=int, help="which volume of a 4D file")
-    group.add_argument("--model", metavar="M", help="the classifier, for metrics that ask it")
+    group.add_argument(
+        "--model", metavar="M", help="the classifier, for metrics that ask it; that of --record by default"
+    )
     group.add_argument("--second", metavar="M", help="a classifier that was trained on shuffled labels")
-    group.add_argument("--record", type=Path, help="how the map was made; the record beside the heatmap by default")
+    group.add_argument(
+        "--record", type=Path, help="how the map was made; the record beside the heatmap by default, for --model"
+    )
     group.add_argument("--device", default="auto", help="cpu, cuda, mps; the fastest there is by default")
     group.add_argument("--trust", action="store_true", help="allow the bundles this once to run their authors' code")
 
@@ -141,7 +145,7 @@ def _case(options: argparse.Namespace) -> Case:
     from napari_xai_med.record import Record
 
     image = classifier = record = second = None
-    if options.model:
+    if options.model or options.record:
         name = options.heatmap.removesuffix(".gz").removesuffix(".nii")
         record = Record.read(options.record or f"{name}.json")
         image, classifier = load_recorded(options, record)
