@@ -62,7 +62,7 @@ class Ranking(MaskMetric):
             numbers = dict.fromkeys(self.quantities, reason) | {"relevance_mass_accuracy": mass}
             return Found(numbers, {CHANCE: chance})
         own = _ranked(case.evidence, mask)
-        # Chance alone is beaten by half of all smooth maps, wherever they lie.
+        # Chance alone is beaten by nearly half of all smooth random maps.
         controls = {CHANCE: chance, **{key: _ranked(case.sign.of(each), mask) for key, each in case.controls.items()}}
         auprc = {key: numbers["auprc"] for key, numbers in controls.items()}
         return Found(
