@@ -49,4 +49,6 @@ def marked(values: NDArray[np.generic], name: str) -> NDArray[np.bool_]:
         wrong = f"{count} different values, as a scan has"
     else:
         return whole != 0
-    raise InputError(f"{called(name)} is none, since it has {wrong}; a mask holds whole numbers, 0 for the background.")
+    raise InputError(
+        f"{called(name)} is not a mask, since it has {wrong}; a mask holds whole numbers, 0 for the background."
+    )

@@ -72,7 +72,7 @@ NO_MASKS = {
 @pytest.mark.parametrize("wrong", NO_MASKS)
 def test_what_is_no_mask_is_refused(wrong: str) -> None:
     with pytest.raises(
-        InputError, match=rf"^The mask scan is none, since it has .*{wrong}.*; a mask holds whole numbers"
+        InputError, match=rf"^The mask scan is not a mask, since it has .*{wrong}.*; a mask holds whole numbers"
     ):
         evaluate(np.ones(NO_MASKS[wrong].shape), mask={"scan": NO_MASKS[wrong]}, metrics=["peak"])
 
@@ -86,7 +86,7 @@ def test_what_is_no_mask_is_refused(wrong: str) -> None:
     ],
 )
 def test_a_ct_is_no_mask_anywhere(use: Callable[[Path], Any]) -> None:
-    with pytest.raises(InputError, match=r"^The mask.* is none, since it has"):
+    with pytest.raises(InputError, match=r"^The mask.* is not a mask, since it has"):
         use(sample_files("chest_ct_lesion")[0])
 
 

@@ -70,7 +70,9 @@ def _same_spectrum(values: Map, random: np.random.Generator) -> Map:
     size = np.abs(noise)
     # That of white noise: no frequency has lost its phase but by a chance that floating point hardly has.
     phases = np.divide(noise, size, out=np.ones_like(noise), where=size > 0)
-    return cast("Map", irfftn(phases * np.abs(rfftn(values)), s=values.shape))
+    # To about 1, which changes no bit of their digits: sums of values near the end of float32 would be infinite.
+    _, exponent = np.frexp(np.abs(values).max())
+    return cast("Map", irfftn(phases * np.abs(rfftn(np.ldexp(values, -exponent))), s=values.shape))
 
 
 def _bell(shape: tuple[int, ...]) -> Map:
