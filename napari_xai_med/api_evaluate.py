@@ -44,8 +44,8 @@ def evaluate(
         Experts' masks: where they are not 0. Arrays have the map's axes; files and images lie where their world
         coordinates say, on any grid.
     metrics : sequence of str, mapping or Metric, optional
-        Names of metrics or of families, such as ``["overlap", {"metric": "deletion", "steps": 50}]``; all that have
-        what they need by default.
+        Names of metrics or of families, such as ``["overlap", {"metric": "deletion", "steps": 50}]``; by
+        default all that have what they need but for those as published.
     image, classifier
         What was explained and by whom, as for `explain`; for metrics that ask the classifier.
     others : mapping of str to attribution, optional

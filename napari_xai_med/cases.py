@@ -14,6 +14,7 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid, resample_linear, resample_nearest
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_image
+from napari_xai_med.masks import called, marked
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask, Sign, named
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.record import Record
@@ -152,26 +153,26 @@ def mask_on(grid: Grid, mask: Image | NDArray[np.generic], name: str = "mask") -
     Raises
     ------
     InputError
-        If it does not fit the grid, or does not overlap it at all.
+        If it does not fit the grid, does not overlap it at all, or is no mask.
     """
     if isinstance(mask, np.ndarray):
         if mask.shape != grid.shape:
-            raise InputError(f"The mask {name} has shape {mask.shape} and the map {grid.shape}; give one that fits.")
-        return mask != 0
+            raise InputError(f"{called(name)} has shape {mask.shape} and the map {grid.shape}; give one that fits.")
+        return marked(mask, name)
     found = mask
     if len(found.data) != 1:
-        raise InputError(f"The mask {name} has {len(found.data)} channels; choose one with a single channel.")
+        raise InputError(f"{called(name)} has {len(found.data)} channels; choose one with a single channel.")
     if found.ndim != grid.ndim and grid.ndim == 2:
         found = flat(found)
     if found.ndim != grid.ndim:
-        raise InputError(f"The mask {name} is {found.ndim}D and the map is {grid.ndim}D; choose another mask.")
-    inside = found.data[0] != 0
+        raise InputError(f"{called(name)} is {found.ndim}D and the map is {grid.ndim}D; choose another mask.")
+    inside = marked(found.data[0], name)
     if found.grid.shape == grid.shape and np.allclose(found.grid.affine, grid.affine, atol=1e-4):
         return inside
     matrix = np.linalg.inv(found.grid.affine) @ grid.affine
     if not resample_nearest(np.ones(inside.shape, np.uint8), matrix, grid.shape).any():
         raise InputError(
-            f"The mask {name} lies beside the map in the patient; choose the mask of this image, or correct its affine."
+            f"{called(name)} lies beside the map in the patient; choose the mask of this image, or correct its affine."
         )
     return cast("Mask", resample_nearest(inside.astype(np.uint8), matrix, grid.shape) != 0)
 

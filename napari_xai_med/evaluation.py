@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_xai_med.errors import Cancelled, InputError, XAIMedError
 from napari_xai_med.job import Job
-from napari_xai_med.metrics.base import Metric, make_metric, metrics, missing
+from napari_xai_med.metrics.base import Family, Metric, make_metric, metrics, missing
 from napari_xai_med.metrics.outcome import Outcome, Score
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def evaluate_case(case: Case, chosen: Sequence[Metric], job: Job) -> Evaluation:
     Cancelled
     """
     if not chosen:
-        raise InputError(f"No metric was chosen; choose some of {', '.join(metrics())}.")
+        raise InputError("No metric was chosen; choose at least one.")
     outcomes: dict[Metric, Outcome] = {}
     skipped: dict[Metric, str] = {}
     for k, metric in enumerate(chosen):
@@ -119,8 +119,8 @@ def metrics_for(case: Case, names: Sequence[str | Mapping[str, Any] | Metric] | 
     ----------
     case : Case
     names : sequence of str, mapping or Metric, optional
-        Names; or mappings with the name as ``metric`` and options; or families. All that have what they need by
-        default.
+        Names; or mappings with the name as ``metric`` and options; or families. By default all that have what they
+        need but for those as published, whose names promise something else than they are.
 
     Raises
     ------
@@ -129,7 +129,8 @@ def metrics_for(case: Case, names: Sequence[str | Mapping[str, Any] | Metric] | 
     """
     known = metrics()
     if names is None:
-        return [kind() for kind in known.values() if not missing(kind, case)]
+        chosen = (kind for kind in known.values() if kind.family is not Family.AS_PUBLISHED)
+        return [kind() for kind in chosen if not missing(kind, case)]
     found: list[Metric] = []
     for name in [names] if isinstance(names, str) else names:
         if isinstance(name, Metric):

@@ -34,7 +34,7 @@ from napari_xai_med.segmenting import Regions, segments_of
 from napari_xai_med.segments.base import Segments
 from napari_xai_med.segments.choice import SegmentChoice
 from napari_xai_med.segments.table import contributions_table
-from napari_xai_med.targets import Targets, targets_of
+from napari_xai_med.targets import Targets, fewer_classes, targets_of
 
 _DIFFERENCE = "{} minus {}"
 _SHOW_EVERY = 0.1
@@ -99,6 +99,7 @@ def explain_requests(
         attributions, notices = where_it_can(
             known, partial(_explain, image, request=request, targets=wanted, regions=regions or Regions(), job=job)
         )
+    notices = (*notices, *fewer_classes(targets, len(wanted)))
     return [replace(each, notices=(*each.notices, *notices)) for each in attributions]
 
 

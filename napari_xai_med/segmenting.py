@@ -16,6 +16,7 @@ from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, Reorientation, resa
 from napari_xai_med.image import Image
 from napari_xai_med.io import read_label_map
 from napari_xai_med.job import Job
+from napari_xai_med.masks import marked
 from napari_xai_med.models.classifier import Classifier, NetworkInput
 from napari_xai_med.pipeline import grid_in_world
 from napari_xai_med.request import ExplainRequest
@@ -190,16 +191,21 @@ def _on_input(
         found = flat(found)
     if found.ndim != image.ndim:
         raise InputError(f"The {what} is {found.ndim}D and {image.name} is {image.ndim}D; choose another one.")
-    whole = np.rint(found.data[0])
-    if not np.array_equal(whole, found.data[0]):
-        raise InputError(f"The {what} {found.name} holds values that are no whole numbers; choose a label map.")
-    if what == "labels" and np.abs(whole).max() >= _EXACT:
-        raise InputError(
-            f"{found.name} has labels of {_EXACT} or more, which can't be told apart; number its segments from 1 on."
-        )
+    whole = marked(found.data[0], found.name) if what == "mask" else _labels_of(found)
     grid = grid_in_world(image, section, to_image, shape)
     placed = resample_nearest(whole.astype(np.int64), np.linalg.inv(found.grid.affine) @ grid.affine, grid.shape)
     return cast("NDArray[np.int64]", placed.reshape(shape))
+
+
+def _labels_of(found: Image) -> NDArray[np.float32]:
+    whole = np.rint(found.data[0])
+    if not np.array_equal(whole, found.data[0]):
+        raise InputError(f"The labels {found.name} holds values that are no whole numbers; choose a label map.")
+    if np.abs(whole).max() >= _EXACT:
+        raise InputError(
+            f"{found.name} has labels of {_EXACT} or more, which can't be told apart; number its segments from 1 on."
+        )
+    return whole
 
 
 def flat(volume: Image) -> Image:

@@ -21,6 +21,7 @@ from napari_xai_med.grid import Reorientation, resample_nearest
 from napari_xai_med.image import PLANES, Image
 from napari_xai_med.io import read_image
 from napari_xai_med.job import Job
+from napari_xai_med.masks import called, marked
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.options import values_of
 from napari_xai_med.request import ExplainRequest
@@ -215,9 +216,9 @@ def _inside(image: Image, path: str, given: Image | None) -> tuple[NDArray[np.bo
     if mask is None:
         raise InputError("What was drawn as mask is not known any more; give its file.")
     if mask.ndim != image.ndim:
-        raise InputError(f"The mask {mask.name} is {mask.ndim}D and {image.name} is {image.ndim}D; choose another one.")
+        raise InputError(f"{called(mask.name)} is {mask.ndim}D and {image.name} is {image.ndim}D; choose another one.")
     to_mask = np.linalg.inv(mask.grid.affine) @ image.grid.affine
-    placed = resample_nearest((mask.data[0] != 0).astype(np.uint8), to_mask, image.grid.shape) != 0
+    placed = resample_nearest(marked(mask.data[0], mask.name).astype(np.uint8), to_mask, image.grid.shape) != 0
     if not placed.any():
         raise InputError("The mask is empty where the image is; choose another mask.")
     return placed, mask.sha256

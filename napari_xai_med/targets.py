@@ -47,6 +47,13 @@ def targets_of(classifier: Classifier, request: ExplainRequest, targets: Targets
     return [target_of(classifier, replace(request, target=target)) for target in chosen]
 
 
+def fewer_classes(targets: Targets, count: int) -> tuple[str, ...]:
+    """That only so many classes of those that were asked for can be explained; nothing if there are enough."""
+    if not isinstance(targets, MostProbable) or targets.count <= count:
+        return ()
+    return (f"There {'is 1 class' if count == 1 else f'are {count} classes'} to explain, and not {targets.count}.",)
+
+
 def target_of(classifier: Classifier, request: ExplainRequest) -> Target:
     """What of a classifier's answer a request asks about."""
     target = Target(

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
-from napari_xai_med import Image, check_explanation, evaluate, explain, load_model, read_image
+from napari_xai_med import Image, check_explanation, choose_slices, evaluate, explain, load_model, read_image
 from napari_xai_med.cases import case_of, mask_on
 from napari_xai_med.errors import InputError
 from napari_xai_med.evaluation import COLUMNS
@@ -49,6 +51,51 @@ def test_a_mask_lies_where_its_world_says() -> None:
 def test_a_mask_that_does_not_fit_is_one_sentence(mask: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         mask_on(Grid((8, 10, 6), TURN), mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("mask", "The mask has"), ("mask 2", "The mask 2 has"), ("lesion", "The mask lesion has")]
+)
+def test_a_mask_is_called_a_mask_once(name: str, told: str) -> None:
+    with pytest.raises(InputError, match=f"^{told} shape"):
+        mask_on(Grid((8, 10, 6), TURN), np.ones((3, 3, 3)), name)
+
+
+NO_MASKS = {
+    "not whole numbers, such as 0.37": np.full((2, 3), 0.37),
+    "not whole numbers, such as nan": np.array([[0, np.nan]]),
+    "below zero, such as -1024": np.array([[0, -1024]], np.int16),
+    "257 different values": np.arange(257)[None],
+}
+
+
+@pytest.mark.parametrize("wrong", NO_MASKS)
+def test_what_is_no_mask_is_refused(wrong: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"^The mask scan is not a mask, since it has .*{wrong}.*; a mask holds whole numbers"
+    ):
+        evaluate(np.ones(NO_MASKS[wrong].shape), mask={"scan": NO_MASKS[wrong]}, metrics=["peak"])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: evaluate(read_image(path), mask=path),
+        lambda path: explain(path, "chest_ct_3d", "segment_occlusion", mask=path),
+        lambda path: choose_slices(path, "mask", rule_mask=path),
+    ],
+)
+def test_a_ct_is_no_mask_anywhere(use: Callable[[Path], Any]) -> None:
+    with pytest.raises(InputError, match=r"^The mask.* is not a mask, since it has"):
+        use(sample_files("chest_ct_lesion")[0])
+
+
+@pytest.mark.parametrize(("dtype", "high"), [(np.float32, 1), (np.float64, 255), (np.uint8, 1)])
+def test_masks_may_be_stored_as_floats(dtype: type, high: int, tmp_path: Path) -> None:
+    inside = np.random.default_rng(0).random((4, 5, 6)) < 0.4
+    # As uint8, floats are stored as 0 and 255 with a factor of 1 / 255.
+    nibabel.save(nibabel.Nifti1Image(inside * float(high), TURN, dtype=dtype), tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(mask_on(Grid((4, 5, 6), TURN), read_image(tmp_path / "mask.nii.gz")), inside)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +170,13 @@ def test_the_panel_has_a_verdict_for_every_line() -> None:
             # The documentation tells of every number.
             assert score.better == metric.quantities[score.name].better, score
         assert all(any(letter.isdigit() for letter in verdict.sentence) for verdict in outcome.verdicts), metric.name
+
+
+def test_what_was_published_is_measured_where_it_is_named() -> None:
+    found = evaluate(np.eye(5), mask=np.eye(5))
+    assert "overlap" in set(found["family"])
+    assert "as published" not in set(found["family"])
+    assert set(evaluate(np.eye(5), mask=np.eye(5), metrics=["as published"])["family"]) == {"as published"}
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,9 @@ def test_the_most_probable_classes_from_one_pass(tmp_path: Path, capsys: pytest.
     assert len(list(tmp_path.glob("*.json"))) == 2
     found = explain_all(sample_files("slice_nodule")[0], "chest_ct_2d", top_classes=2)
     assert [each.class_name for each in found] == [first, second]
+    assert not any("to explain" in notice for each in found for notice in each.notices)
+    out = run(capsys, *command, "--top-classes", "9")[1]
+    assert out.count("Note: There are 3 classes to explain, and not 9.") == 1
     against = explain_all(sample_files("slice_nodule")[0], "chest_ct_2d", top_classes=5, against=first)
     assert [each.class_name for each in against] == [second, last]
     with pytest.raises(InputError, match="but not both"):

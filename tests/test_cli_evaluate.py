@@ -20,7 +20,8 @@ from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.cases import case_of
 from napari_xai_med.errors import InputError
 from napari_xai_med.evaluation import COLUMNS, evaluate_case, metrics_for
-from napari_xai_med.io.evaluation import evaluation_record, metrics_of, read_evaluation
+from napari_xai_med.io.evaluation import evaluation_record, read_evaluation
+from napari_xai_med.io.measured_again import metrics_of
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import metrics
 from napari_xai_med.samples import sample_files
@@ -82,7 +83,8 @@ def test_a_record_is_measured_again(heatmap: Path, tmp_path: Path, capsys: pytes
     words = ("--metrics", "binary_overlap,random_logit", "--set", "binary_overlap.lower=0.3", "--sign", "absolute")
     assert run(capsys, "evaluate", heatmap, *mask, *words, "--seed", "3", "--out", tmp_path / "one")[0] == 0
     record = tmp_path / "one" / f"{stem}_metrics.json"
-    assert run(capsys, "evaluate", heatmap, *mask, "--again", record, "--out", tmp_path / "two")[0] == 0
+    code, out, _ = run(capsys, "evaluate", heatmap, *mask, "--again", record, "--out", tmp_path / "two")
+    assert (code, bool(re.search(r"\nAll \d+ numbers are those of the record\.\n", out))) == (0, True)
     one, two = ((tmp_path / name / f"{stem}_metrics.csv").read_bytes() for name in ("one", "two"))
     assert one == two
     asked = ("--metrics", "random_logit,max_sensitivity", "--model", "chest_ct_3d", "--out", tmp_path / "asked")
@@ -95,6 +97,8 @@ def test_a_record_is_measured_again(heatmap: Path, tmp_path: Path, capsys: pytes
     assert one["value"].notna().all()
     code, _, err = run(capsys, "evaluate", heatmap, "--again", record)
     assert (code, "under the same names (mask)" in err) == (2, True)
+    empty = ("--mask", f"mask={heatmap.parent / 'empty.nii.gz'}")
+    assert "The mask has changed since the record" in run(capsys, "evaluate", heatmap, *empty, "--again", record)[2]
     other = ("evaluate", heatmap.parent / "coarse.nii.gz", *mask, "--again", record)
     assert "not the one in the record" in run(capsys, *other)[2]
     assert "is not a record of an evaluation" in run(capsys, "evaluate", heatmap, "--again", heatmap)[2]
@@ -103,7 +107,48 @@ def test_a_record_is_measured_again(heatmap: Path, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    "broken", [{"metrics": [3]}, {"masks": {"mask": 1}}, {"others": []}, {"second": 3}, {"format": 0}], ids=str
+    ("factor", "code", "told"),
+    [
+        (1 + 1e-9, 0, r"All \d+ numbers are those of the record to rounding\."),
+        (0.5, 1, r"1 of \d+ numbers differs from the record, the most dice \(mask, > 0\.5 .*\): 1 now, 0\.5 there\."),
+        (None, 1, r"1 of \d+ numbers differs from the record, the most dice .*: 1 now, none there\."),
+    ],
+)
+def test_other_numbers_than_those_of_the_record_are_told(
+    factor: float | None, code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "map.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.eye(4)[None].repeat(3, 0).astype(np.uint8), np.eye(4)), path)
+    words = ("evaluate", path, "--mask", path)
+    assert run(capsys, *words, "--metrics", "binary_overlap", "--out", tmp_path)[0] == 0
+    record = json.loads((tmp_path / "map_metrics.json").read_text())
+    (dice,) = (
+        each for each in record["metrics"][0]["scores"] if (each["score"], each["subject"][:4]) == ("dice", "expl")
+    )
+    dice["value"] = factor and factor * dice["value"]
+    (tmp_path / "map_metrics.json").write_text(json.dumps(record))
+    found = run(capsys, *words, "--again", tmp_path / "map_metrics.json")
+    assert found[0] == code
+    assert re.search(rf"\n{told}\n", found[1]), found[1]
+
+
+@pytest.mark.parametrize("words", [["--seed", "0"], ["--sign", "absolute"], ["--set", "peak.tolerance=2"]], ids=str)
+def test_what_a_record_says_can_t_be_said_beside_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "evaluate", "map.nii.gz", "--again", "record.json", *words)
+    assert (code, f"leave out {words[0]}, or --again" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"metrics": [3]},
+        {"metrics": [{"metric": "peak", "scores": [{}]}]},
+        {"masks": {"mask": 1}},
+        {"others": []},
+        {"second": 3},
+        {"format": 0},
+    ],
+    ids=str,
 )
 def test_a_broken_record_is_one_sentence(broken: dict[str, Any], tmp_path: Path) -> None:
     case = case_of(np.eye(5), np.eye(5))
@@ -150,12 +195,16 @@ def test_options_of_metrics_are_set(heatmap: Path, capsys: pytest.CaptureFixture
     ("wrong", "told"),
     [
         (["--set", "binary_overlap.lower"], "write METRIC.OPTION=VALUE"),
-        (["--set", "ranking.lower=1"], "ranking is not among the metrics (binary_overlap)"),
+        (["--set", "lesions.lower=1"], "lesions is not among the metrics that are measured"),
+        (["--set", "rankin.lower=1"], "There is no metric 'rankin'; the nearest is ranking"),
         (["--set", "binary_overlap.colour=1"], "has no option 'colour'; it has lower, threshold, upper"),
         (["--set", "binary_overlap.lower=much"], "can't be read"),
         (["--set", "binary_overlap.threshold=nice"], "choose one of"),
         (["--set", "binary_overlap.lower=2"], "can't be above 1"),
-        (["--metrics", "beauty"], "There is no metric 'beauty'"),
+        (["--metrics", "beauty"], "There is no metric 'beauty'; napari-xai-med evaluate --list names all."),
+        (["--metrics", "Dice"], "the nearest is binary_overlap, and napari-xai-med evaluate --list names all."),
+        (["--metrics", "binary_overlp"], "the nearest are binary_overlap, "),
+        (["--metrics", "saniti"], "the nearest is sanity, "),
         (["--mask", "nowhere.nii.gz"], "There is no file nowhere.nii.gz"),
         (["--record", "nowhere.json", "--model", "chest_ct_3d"], "nowhere.json"),
         (["--out", "/proc/nowhere"], "can't be written"),
@@ -171,6 +220,11 @@ def test_what_is_wrong_is_one_sentence(
     assert len(err.strip().splitlines()) == 1
 
 
+def test_all_metrics_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "evaluate", "--list")
+    assert (code, re.findall(r"^  (\w+)  ", out, re.M)) == (0, list(metrics()))
+
+
 def test_without_a_map_or_a_mask_it_says_what_to_give(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Give the file of a heatmap" in run(capsys, "evaluate")[2]
     code, _, err = run(capsys, "evaluate", heatmap, "--metrics", "binary_overlap")
@@ -178,11 +232,13 @@ def test_without_a_map_or_a_mask_it_says_what_to_give(heatmap: Path, capsys: pyt
     assert "Overlap above a threshold needs a mask." in err
 
 
-def test_the_record_tells_image_and_question(heatmap: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("record", [False, True], ids=["beside", "given"])
+def test_the_record_tells_image_and_question(heatmap: Path, record: bool, capsys: pytest.CaptureFixture[str]) -> None:
     from napari_xai_med.cli import _kinds_in, _parser
     from napari_xai_med.commands.evaluate import _case
 
-    words = ["evaluate", str(heatmap), "--model", "chest_ct_3d"]
+    own = str(heatmap).replace(".nii.gz", ".json")
+    words = ["evaluate", str(heatmap), *(("--record", own) if record else ("--model", "chest_ct_3d"))]
     case = _case(_parser(_kinds_in(words)).parse_args(words))
     assert case.asked is not None
     assert case.asked.request.method == "gradcam"

@@ -199,8 +199,12 @@ def test_the_best_segments_are_a_mask(tmp_path: Path, capsys: pytest.CaptureFixt
     saved = read_image(file).data[0].reshape(found.values.shape)
     np.testing.assert_array_equal(saved, found.best_segments(2, "supporting"))
     # The same of a record, and nothing that can't be.
-    assert main(["explain", "--record", str(next(tmp_path.glob("*.json"))), "--best", "3", "--out", str(tmp_path)]) == 0
+    again = ["explain", "--record", str(next(tmp_path.glob("*.json"))), "--out", str(tmp_path)]
+    assert main([*again, "--best", "3"]) == 0
     assert len(np.unique(read_image(file).data)) == 4
+    assert "segments, and not" not in capsys.readouterr().out
+    assert main([*again, "--best", "5000"]) == 0
+    assert f"Note: There are {len(table)} segments, and not 5000." in capsys.readouterr().out
     for wrong, sentence in {
         ("--best", "0"): "give --best at least 1",
         ("--best", "2", "--method", "gradcam"): "does not explain by segments; leave --best out",

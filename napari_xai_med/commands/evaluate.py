@@ -29,20 +29,21 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--mask", action="append", default=[], metavar="[NAME=]FILE", help="an experts' mask; again for more"
     )
+    parser.add_argument("--list", action="store_true", help="only tell which metrics there are")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--metrics",
         action="extend",
         type=lambda text: [word.strip() for word in text.split(",")],
         metavar="NAME,NAME",
-        help="metrics or families of them; all that have what they need by default",
+        help="metrics or families of them; all that have what they need by default, but for those as published",
     )
     chosen.add_argument("--panel", action="store_true", help="the standard panel")
     chosen.add_argument(
         "--again",
         type=Path,
         metavar="FILE.json",
-        help="measure what this record of an evaluation measured, with its options, evidence and seed",
+        help="measure what this record of an evaluation measured, with its options, evidence and seed, and compare",
     )
     parser.add_argument(
         "--set",
@@ -52,8 +53,8 @@ def add_command(commands: Any) -> None:
         help="an option of a metric, such as binary_overlap.lower=0.3; again for more",
     )
     sign = list(map(str, Sign))
-    parser.add_argument("--sign", choices=sign, default="positive", help="what of the map is evidence (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn by chance (%(default)s)")
+    parser.add_argument("--sign", choices=sign, help=f"what of the map is evidence ({Sign.POSITIVE})")
+    parser.add_argument("--seed", type=int, help="of what is drawn by chance (0)")
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE", help="another map of the same")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table, the plots and a record here")
     parser.add_argument(
@@ -67,29 +68,32 @@ def _add_network(group: Any) -> None:
         "--image", dest="images", action="append", default=[], metavar="IMAGE", help="the image; again for its channels"
     )
     group.add_argument("--volume", type=int, help="which volume of a 4D file")
-    group.add_argument("--model", metavar="M", help="the classifier, for metrics that ask it")
+    group.add_argument(
+        "--model", metavar="M", help="the classifier, for metrics that ask it; that of --record by default"
+    )
     group.add_argument("--second", metavar="M", help="a classifier that was trained on shuffled labels")
-    group.add_argument("--record", type=Path, help="how the map was made; the record beside the heatmap by default")
+    group.add_argument(
+        "--record", type=Path, help="how the map was made; the record beside the heatmap by default, for --model"
+    )
     group.add_argument("--device", default="auto", help="cpu, cuda, mps; the fastest there is by default")
     group.add_argument("--trust", action="store_true", help="allow the bundles this once to run their authors' code")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from napari_xai_med.evaluation import evaluate_case
-    from napari_xai_med.io.evaluation import check_same, metrics_of, read_evaluation, save_evaluation
+    from napari_xai_med.io.evaluation import check_same, save_evaluation
+    from napari_xai_med.io.measured_again import compare, numbers_of
     from napari_xai_med.io.nifti import stem
 
+    if options.list:
+        return _list()
     if options.as_published is not None:
         return _as_published(options)
     if options.heatmap is None:
         raise InputError("Give the file of a heatmap, or --as-published with the folder of the published studies.")
-    if options.again is not None:
-        earlier = read_evaluation(options.again)
-        options.sign, options.seed, options.metrics = earlier["sign"], earlier["seed"], metrics_of(earlier)
-        # Metrics that asked the classifier ask it again.
-        options.model = options.model or (earlier["model"] or {}).get("source")
+    earlier = None if options.again is None else _as_recorded(options)
     case = _case(options)
-    if options.again is not None:
+    if earlier is not None:
         check_same(case, earlier)
     evaluation = evaluate_case(case, _chosen(options, case), progress())
     print(f"{options.heatmap}:")
@@ -97,17 +101,51 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.out is not None:
         for path in save_evaluation(case, evaluation, options.out, stem(Path(options.heatmap))):
             print(f"  {path}")
+    again = None if earlier is None else compare(evaluation, numbers_of(earlier))
+    if again is not None:
+        print(again.sentence)
     print(DISCLAIMER)
+    return 0 if again is None or again.same else 1
+
+
+def _list() -> int:
+    """Print all metrics, family by family."""
+    from napari_xai_med.metrics.base import metrics
+
+    known = metrics()
+    width = max(map(len, known))
+    # A dict keeps the order.
+    for family in dict.fromkeys(kind.family for kind in known.values()):
+        print(f"{family}:")
+        for name, kind in known.items():
+            if kind.family is family:
+                print(f"  {name:<{width}}  {kind.about}")
     return 0
+
+
+def _as_recorded(options: argparse.Namespace) -> dict[str, Any]:
+    """The record that is measured again, whose metrics, evidence and seed become those of the command."""
+    from napari_xai_med.io.evaluation import read_evaluation
+    from napari_xai_med.io.measured_again import metrics_of
+
+    given = {"--sign": options.sign is not None, "--seed": options.seed is not None, "--set": bool(options.set)}
+    if refused := " and ".join(name for name, is_given in given.items() if is_given):
+        raise InputError(f"The record says what to measure; leave out {refused}, or --again.")
+    record = read_evaluation(options.again)
+    options.sign, options.seed, options.metrics = record["sign"], record["seed"], metrics_of(record)
+    # Metrics that asked the classifier ask it again.
+    options.model = options.model or (record["model"] or {}).get("source")
+    return record
 
 
 def _case(options: argparse.Namespace) -> Case:
     from napari_xai_med.cases import case_of
+    from napari_xai_med.metrics.case import Sign
     from napari_xai_med.models import load_model
     from napari_xai_med.record import Record
 
     image = classifier = record = second = None
-    if options.model:
+    if options.model or options.record:
         name = options.heatmap.removesuffix(".gz").removesuffix(".nii")
         record = Record.read(options.record or f"{name}.json")
         image, classifier = load_recorded(options, record)
@@ -117,9 +155,8 @@ def _case(options: argparse.Namespace) -> Case:
         second = load_model(options.second, trust=options.trust, device=options.device)
     others = _named(options.other, "--other")
     masks = _named(options.mask, "mask")
-    return case_of(
-        options.heatmap, masks or None, image, classifier, others, second, options.sign, options.seed, record=record
-    )
+    sign, seed = options.sign or Sign.POSITIVE, options.seed or 0
+    return case_of(options.heatmap, masks or None, image, classifier, others, second, sign, seed, record=record)
 
 
 def _named(texts: Sequence[str], what: str) -> dict[str, str]:
@@ -161,13 +198,14 @@ def _settings(texts: Iterable[str], chosen: set[str]) -> dict[str, dict[str, Any
         name, dot, option = place.partition(".")
         if not (sign and dot):
             raise InputError(f"{text} sets nothing; write METRIC.OPTION=VALUE, such as binary_overlap.lower=0.3.")
-        if name not in chosen:
-            raise InputError(f"{name} is not among the metrics ({', '.join(sorted(chosen))}); choose it too.")
-        item = next((each for each in option_fields(metrics()[name]) if each.name == option), None)
+        known = option_fields(metrics()[name]) if name in metrics() else ()
+        item = next((each for each in known if each.name == option), None)
         if item is None:
-            # This says which options there are.
+            # This says which metrics, or which options of one, there are.
             make_metric(name, {option: value})
             continue
+        if name not in chosen:
+            raise InputError(f"{name} is not among the metrics that are measured; choose it too.")
         try:
             found.setdefault(name, {})[option] = parse(value, item.default, entry_type(item))
         except ValueError as error:

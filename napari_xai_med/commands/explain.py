@@ -220,6 +220,7 @@ def explain_and_save(
     """Write the results for some classes, and print what was written."""
     from napari_xai_med.explanation import explain_requests
     from napari_xai_med.io.results import save_results
+    from napari_xai_med.segments.best import fewer_segments
 
     attributions = explain_requests(image, classifier, request, targets, progress())
     prediction = attributions[0].prediction
@@ -234,6 +235,8 @@ def explain_and_save(
         print(f"{attribution.full_title} for {attribution.about}:")
         for path in files.written:
             print(f"  {path}")
+        if best and attribution.segments and (fewer := fewer_segments(attribution.segments.table, *best)):
+            print(f"Note: {fewer}")
     return attributions
 
 

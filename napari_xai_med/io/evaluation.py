@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ import torch
 
 from napari_xai_med.attribution import DISCLAIMER, values_sha256
 from napari_xai_med.errors import InputError, told_as
+from napari_xai_med.io.measured_again import numbers_of
+from napari_xai_med.masks import called
 from napari_xai_med.models.config_files import config_bytes
 from napari_xai_med.options import values_of
 from napari_xai_med.record import software
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_xai_med.evaluation import Evaluation
     from napari_xai_med.metrics.case import Case, Mask
+    from napari_xai_med.metrics.outcome import Score
 
 FORMAT = 1
 _NEEDED = {
@@ -37,8 +41,6 @@ _NEEDED = {
     "model": dict | None,
 }
 """What measuring the same again needs, with its type."""
-_TOLD = ("facts", "verdicts", "notices", "reason")
-"""What a record tells of a metric besides its options."""
 
 
 def save_evaluation(case: Case, evaluation: Evaluation, folder: str | Path, stem: str) -> list[Path]:
@@ -115,15 +117,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         parts = (*found["metrics"], *found["skipped"], *found["masks"].values(), *found["others"].values())
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("its metrics, masks and other maps have to be objects")
+        numbers_of(found)  # raises if one is none
     return dict(found)
-
-
-def metrics_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The metrics of a record with their options, as `napari_xai_med.evaluate` takes them."""
-    return [
-        {key: value for key, value in each.items() if key not in _TOLD}
-        for each in (*record["metrics"], *record["skipped"])
-    ]
 
 
 def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
@@ -157,6 +152,7 @@ def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
                 "facts": dict(outcome.facts),
                 "verdicts": [verdict.sentence for verdict in outcome.verdicts],
                 "notices": list(outcome.notices),
+                "scores": [_score(score) for score in outcome.scores],
             }
             for metric, outcome in evaluation.outcomes.items()
         ],
@@ -170,16 +166,26 @@ def evaluation_record(case: Case, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _score(score: Score) -> dict[str, Any]:
+    """What a number is and where it belongs; JSON has no NaN."""
+    value = None if isnan(score.value) else score.value
+    return {"score": score.name, "value": value, "subject": score.subject, "of": score.of, "at": score.at}
+
+
 def check_same(case: Case, record: Mapping[str, Any]) -> None:
     """Raise an `InputError` if a case is not the one of a record."""
     if values_sha256(case.values) != record["map"].get("sha256"):
         raise InputError("The map is not the one in the record; give the heatmap that was judged.")
     masks = {name: _mask_sha256(mask) for name, mask in case.masks.items()}
     others = {name: values_sha256(values) for name, values in case.others.items()}
-    for what, sums, told in (("masks", masks, record["masks"]), ("other maps", others, record["others"])):
-        if sums != {name: each.get("sha256") for name, each in told.items()}:
+    for what, sums, told in (("mask", masks, record["masks"]), ("other map", others, record["others"])):
+        if set(sums) != set(told):
             names = ", ".join(told) or "none"
-            raise InputError(f"The {what} are not those in the record; give them under the same names ({names}).")
+            raise InputError(f"The {what}s are not those in the record; give them under the same names ({names}).")
+        changed = [name for name, each in told.items() if each.get("sha256") != sums[name]]
+        if changed:
+            name = called(changed[0]) if what == "mask" else f"The other map {changed[0]}"
+            raise InputError(f"{name} has changed since the record was made; give it as it was, or measure anew.")
     known = None if case.second is None else case.second.sha256
     if known != (record["second"] or {}).get("sha256"):
         name = (record["second"] or {}).get("source", "none")

@@ -36,6 +36,7 @@ _FLIPPED = (
     "The image was mirrored from left to right, which makes another body of it, with the heart and the liver on the "
     "wrong sides: that the map changes then may be right."
 )
+_NO_CHANGE = "All options of the change are 0, or 1."
 _NO_SIDES = "Left and right can't be told, or do not lie in the slice."
 
 
@@ -83,8 +84,9 @@ class Augmentations(Metric):
             for name, reason in reasons.items()
             for kind in NAMES
         ]
+        untold = _untold(self.title, reasons if reasons or images else {"no change": _NO_CHANGE})
         if not images:
-            return Outcome(tuple(scores))
+            return Outcome(tuple(scores), untold)
         count = 1 + len(images)
         answered = Answered(asked, job.part(0.0, 1 / count))
         # At once, and not for each comparison.
@@ -102,10 +104,12 @@ class Augmentations(Metric):
             scores += [mean_score(kind, control, subject=MOVED, at=at, better=Better.HIGHER) for kind in NAMES]
             scores.append(Score("change_of_answer", answer, at=at))
             rows.append(means(own))
-            verdicts.append(_verdict(at, rows[-1], means(control), answer))
+            why = mean_score("spearman", own).reason or mean_score("spearman", control).reason
+            said = Verdict(f"After {at} the maps can't be compared: {why}")
+            verdicts.append(said if why else _verdict(at, rows[-1], means(control), answer))
         table = Matrix("Similarity after changes", "similarity", [each.name for each in images], NAMES, np.array(rows))
         notices = (_FLIPPED,) if self.flip and any("mirrored" in each.name for each in images) else ()
-        return Outcome(tuple(scores), tuple(verdicts), (table,), notices, {"explanations": len(images)})
+        return Outcome(tuple(scores), (*verdicts, *untold), (table,), notices, {"explanations": len(images)})
 
     def _changed(self, asked: Asked, seed: int) -> tuple[list[Changed], dict[str, str]]:
         """The changed images, and by name why others can't be."""
@@ -175,10 +179,14 @@ def _with_gamma(image: Image, gamma: float) -> Image:
     return replace(image, data=data.astype(np.float32))
 
 
+def _untold(title: str, reasons: Mapping[str, str]) -> tuple[Verdict, ...]:
+    """A line for each reason why something can't be told, with the changes that it holds for."""
+    changes = {why: [name for name, each in reasons.items() if each == why] for why in reasons.values()}
+    return tuple(Verdict(f"{title} can't be told for {', '.join(names)}: {why}") for why, names in changes.items())
+
+
 def _verdict(at: str, own: list[float], control: list[float], answer: float) -> Verdict:
     k = NAMES.index("spearman")
-    if not np.isfinite([own[k], control[k]]).all():
-        return Verdict(f"After {at} the maps can't be compared.")
     numbers = f"{own[k]:.2f} (moved elsewhere {control[k]:.2f}), and the answer changes by {answer:+.3f}"
     sentence = f"After {at} the rank correlation is {numbers}"
     if abs(answer) > ANSWERS_ALIKE:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.metrics.outcome import Better
 from napari_xai_med.registry import Registry
 
@@ -102,8 +104,23 @@ def metrics() -> Mapping[str, type[Metric]]:
 
 def make_metric(name: str, options: Mapping[str, Any]) -> Metric:
     """A metric by name, with its options; raises an `InputError` if there is none, or no such option."""
+    if name not in metrics():
+        near = nearest(name)
+        told = f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}, and " if near else ""
+        raise InputError(f"There is no metric {name!r}; {told}napari-xai-med evaluate --list names all.")
     metric: Metric = _REGISTRY.make("metric", name, options)
     return metric
+
+
+def nearest(word: str) -> list[str]:
+    """Names of metrics and families like a word, and of the metrics that have a score of such a name."""
+    known = metrics()
+    meant = {str(family): str(family) for family in Family} | {name: name for name in known}
+    for name, kind in known.items():
+        for score in kind.quantities:
+            meant.setdefault(score, name)
+    word = word.lower()
+    return list(dict.fromkeys(meant[each] for each in ([word] if word in meant else get_close_matches(word, meant))))
 
 
 def missing(metric: type[Metric], case: Case) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from napari_xai_med.segmenting import Regions
 
 Map = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+_MANY = 2**22
+"""Voxels of a coarse case at most."""
 
 
 class Sign(StrEnum):
@@ -177,6 +181,24 @@ class Case:
         from napari_xai_med.metrics.controls import controls_of
 
         return controls_of(self)
+
+    @cached_property
+    def coarse(self) -> Case:
+        """The map with its masks and image at every n-th voxel along each axis, for what needs no more than millions."""
+        step = ceil((self.values.size / _MANY) ** (1 / self.values.ndim))
+        if step == 1:
+            return self
+        every = (slice(None, None, step),) * self.values.ndim
+        scale = np.diag([*[float(step)] * self.values.ndim, 1.0])
+        return replace(
+            self,
+            values=self.values[every],
+            grid=Grid(self.values[every].shape, self.grid.affine @ scale),
+            masks={name: mask[every] for name, mask in self.masks.items()},
+            intensities=None if self.intensities is None else self.intensities[(slice(None), *every)],
+            asked=None,
+            others={},
+        )
 
     @cached_property
     def top(self) -> float:

@@ -71,7 +71,9 @@ def same_spectrum(values: Map, noise: NDArray[np.floating]) -> NDArray[np.floati
     size = np.abs(random)
     # No frequency of white noise has lost its phase but by a chance that floating point hardly has.
     phases = np.divide(random, size, out=np.ones_like(random), where=size > 0)
-    return cast("NDArray[np.floating]", irfftn(phases * np.abs(rfftn(values)), s=values.shape))
+    # To about 1, which changes no bit of their digits: sums of values near the end of float32 would be infinite.
+    _, exponent = np.frexp(np.abs(values).max())
+    return cast("NDArray[np.floating]", irfftn(phases * np.abs(rfftn(np.ldexp(values, -exponent))), s=values.shape))
 
 
 def _bell(shape: tuple[int, ...]) -> Map:
@@ -125,7 +127,7 @@ def against_controls(what: str, value: float, controls: Mapping[str, float], bet
     way = 1 if better is Better.HIGHER else -1
     name = max(controls, key=lambda each: way * controls[each])
     best = controls[name]
-    own, other = _apart(value, best)
+    own, other = apart(value, best)
     if abs(value - best) <= _SAME * max(abs(value), abs(best)):
         return Verdict(f"{what} is {own}: no different from the control {name} with {other}.", False)
     if way * (value - best) > 0:
@@ -133,7 +135,7 @@ def against_controls(what: str, value: float, controls: Mapping[str, float], bet
     return Verdict(f"{what} is {own}: not better than the control {name} with {other}.", False)
 
 
-def _apart(one: float, other: float) -> tuple[str, str]:
+def apart(one: float, other: float) -> tuple[str, str]:
     """Two numbers with as many digits as it takes to tell them apart."""
     for digits in range(3, 9):
         texts = f"{one:.{digits}g}", f"{other:.{digits}g}"

@@ -55,10 +55,10 @@ class Repeatability(Metric):
         asked = asked_of(case)
         method = make_explainer(asked.request.method, asked.request.options)
         if all(item.name != "seed" for item in option_fields(type(method))):
-            return _undefined(_NOTHING_DRAWN.format(method.title))
+            return _undefined(self.title, _NOTHING_DRAWN.format(method.title))
         runs, parts = self._runs(asked, case.seed, job)
         if reason := next(filter(None, map(why_not, runs)), ""):
-            return _undefined(reason)
+            return _undefined(self.title, reason)
         correlations = np.eye(len(runs))
         for k, j in combinations(range(len(runs)), 2):
             correlations[k, j] = correlations[j, k] = rank_correlation(runs[k], runs[j])
@@ -99,10 +99,11 @@ class Repeatability(Metric):
         return runs, parts
 
 
-def _undefined(reason: str) -> Outcome:
+def _undefined(title: str, reason: str) -> Outcome:
     names = ("rank_correlation", "standard_error", "relative_error")
     better = (Better.HIGHER, Better.LOWER, Better.LOWER)
-    return Outcome(tuple(Score(name, nan, reason, better=way) for name, way in zip(names, better, strict=True)))
+    scores = tuple(Score(name, nan, reason, better=way) for name, way in zip(names, better, strict=True))
+    return Outcome(scores, (Verdict(f"{title} is not defined: {reason}"),))
 
 
 def _control(runs: list[Float], seed: int, *, by_segments: bool) -> float:

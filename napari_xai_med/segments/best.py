@@ -74,6 +74,14 @@ def best_of(labels: Labels, table: pd.DataFrame, count: int, which: str) -> Labe
     return only(labels, best_segments(table["contribution"].to_numpy()[1:], count, Best(which)))
 
 
+def fewer_segments(table: pd.DataFrame, count: int, which: str) -> str:
+    """That there are not as many best segments; empty if there are. Parameters as for `best_of`."""
+    found = len(best_segments(table["contribution"].to_numpy()[1:], count, Best(which)))
+    told = {Best.LARGEST: "", Best.SUPPORTING: " that speak for the class", Best.AGAINST: " that speak against it"}
+    there = "is 1 segment" if found == 1 else f"are {found} segments"
+    return f"There {there}{told[Best(which)]}, and not {count}." if found < count else ""
+
+
 def painted(labels: Labels, table: pd.DataFrame, ranks: tuple[int, int] | None = None) -> NDArray[np.float32]:
     """Each voxel with the contribution of its segment, 0 outside of all, or of some ranks only.
 

@@ -63,6 +63,12 @@ def test_the_random_map_is_as_smooth_as_the_map_and_elsewhere(shape: tuple[int, 
     assert (maps[3] != maps[4]).any()
 
 
+def test_the_random_map_is_the_same_at_any_scale() -> None:
+    made = case_of(SHAPES[0])
+    large = Case(np.ldexp(made.values, 126), made.grid)
+    np.testing.assert_array_equal(controls_of(large)["random"], np.ldexp(controls_of(made)["random"], 126))
+
+
 def test_without_an_image_there_are_no_edges_and_the_case_makes_them_once() -> None:
     case = Case(np.arange(12, dtype=np.float32).reshape(3, 4), Grid((3, 4), np.eye(3)))
     assert list(case.controls) == ["random", "centre"]

@@ -75,11 +75,20 @@ def test_a_constant_map_ranks_nothing_but_has_its_mass_somewhere() -> None:
     assert np.isnan(list(found.values())).all()
 
 
-@pytest.mark.parametrize("good", [True, False])
-def test_the_verdict_is_beside_the_share_of_the_mask(good: bool) -> None:
-    mask = np.zeros((10, 10))
-    mask[:2] = 1
-    (verdict,) = outcome_of("ranking", case_on(mask if good else 1 - mask, mask)).verdicts
+@pytest.mark.parametrize(
+    ("shift", "good", "told"),
+    [
+        (0, True, "AUPRC for m is 1: better than all controls"),
+        (9, False, "not better than the control centre with 0.9"),
+    ],
+)
+def test_the_verdict_is_beside_the_controls(shift: int, good: bool, told: str) -> None:
+    rows, columns = np.ogrid[-20:21, -20:21]
+    mask = np.maximum(abs(rows), abs(columns)) <= 5
+    beside = np.exp(-((np.hypot(rows + shift, columns) / 8) ** 2))
+    made = case_on(mask if good else beside, mask)
+    (verdict,) = outcome_of("ranking", made).verdicts
     assert verdict.good is good
-    # The whole image has to be taken for the mask to be found.
-    assert ("1.000, 0.200 by chance" if good else "0.200, 0.200 by chance") in verdict.sentence
+    assert told in verdict.sentence
+    # Also what lies beside the middle is above chance.
+    assert values_of("ranking", made)["auprc"] > 2 * values_of("ranking", made, CHANCE)["auprc"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from napari_xai_med.image import Image
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.agreement import top_overlap
 from napari_xai_med.metrics.asked_again import noisy, seen_plane
-from napari_xai_med.metrics.base import make_metric, metrics
+from napari_xai_med.metrics.base import make_metric
 from napari_xai_med.metrics.case import Case, Map, Sign
 from napari_xai_med.metrics.outcome import EXPLANATION, Matrix, Outcome
 from napari_xai_med.metrics.similarity_of_maps import NAMES
@@ -201,6 +202,8 @@ def test_drawn_segments_do_not_move() -> None:
     outcome = measure(case, "augmentations")
     assert np.isnan(score(outcome, "ssim", "rotation by 5"))
     assert np.isfinite(score(outcome, "ssim", "noise"))
+    told = [verdict.sentence for verdict in outcome.verdicts if verdict.good is None][-1]
+    assert re.search(r"can't be told for rotation by 5 degrees, rotation by -5 degrees, shift .* do not move", told)
 
 
 @pytest.mark.parametrize("method", ["lime", "rise"])
@@ -222,12 +225,20 @@ def test_repeatability_is_that_of_runs_with_other_seeds(method: str) -> None:
     assert isinstance(outcome.plots[0], Matrix)
 
 
+def test_without_any_change_nothing_is_told() -> None:
+    none = {"degrees": 0.0, "millimetres": 0.0, "noise": 0.0, "gamma": 1.0, "contrast": 1.0}
+    (verdict,) = measure(asked("gradcam", Small(), picture()), "augmentations", **none).verdicts
+    assert (verdict.good, "can't be told for no change" in verdict.sentence) == (None, True)
+
+
 def test_repeatability_of_what_is_not_drawn() -> None:
     outcome = measure(asked("gradcam", Small(), picture()), "repeatability")
     assert all(np.isnan(each.value) for each in outcome.scores)
     assert outcome.scores[0].reason == (
         "Grad-CAM draws nothing by chance, so that the same image gives the same map each time."
     )
+    (verdict,) = outcome.verdicts
+    assert (verdict.good, outcome.scores[0].reason in verdict.sentence) == (None, True)
     # It could draw noise, but does not by default.
     outcome = measure(asked("saliency", Small(), picture()), "repeatability")
     assert score(outcome, "rank_correlation") == pytest.approx(1)
@@ -285,8 +296,7 @@ def test_maps_of_which_nothing_can_be_said(metric: str, value: float) -> None:
     outcome = measure(replace(case, values=np.full_like(case.values, value)), metric)
     assert outcome.scores
     assert all(np.isnan(each.value) and each.reason for each in outcome.scores)
-    # The panel has a line for each of its metrics.
-    assert bool(outcome.verdicts) >= metrics()[metric].panel
+    assert outcome.verdicts
     assert all(each.good is None and outcome.scores[0].reason in each.sentence for each in outcome.verdicts)
     agreeing = with_others(np.full((9, 9), value, np.float32), {"other": picture(9).data[0]})
     assert all(np.isnan(each.value) for each in measure(agreeing, "agreement").scores)
