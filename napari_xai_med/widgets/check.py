@@ -26,7 +26,7 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.options import with_options
 from napari_xai_med.widgets.asking import SavingWidget
 from napari_xai_med.widgets.comparison import compare
-from napari_xai_med.widgets.controls import row
+from napari_xai_med.widgets.elided import ElidedCombo
 from napari_xai_med.widgets.inputs import Chosen, Inputs
 from napari_xai_med.widgets.layer_checks import LayerChecks
 from napari_xai_med.widgets.loader import Loader
@@ -68,13 +68,12 @@ class CheckWidget(SavingWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self.inputs.change_box.hide()
-        self.heatmap, self.sign, self.seed = QComboBox(), QComboBox(), QSpinBox()
-        self.heatmap.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.heatmap, self.sign, self.seed = ElidedCombo(), QComboBox(), QSpinBox()
         self._heatmaps: list[ImageLayer] = []
         self.masks = LayerChecks(napari_viewer, lambda: labels_layers(napari_viewer))
         self.others = LayerChecks(napari_viewer, self._other_heatmaps)
         self.second_box, self.second = (
-            QGroupBox("A second classifier, trained on shuffled labels"),
+            QGroupBox("Second classifier (shuffled labels)"),
             _Second(self.inputs),
         )
         self._second_loader = Loader(self.second)
@@ -93,6 +92,9 @@ class CheckWidget(SavingWidget):
         self.seed.setToolTip("Of everything that is drawn by chance.")
         self.masks.setToolTip("Where experts see something: where a Labels layer is not 0.")
         self.others.setToolTip("Other explanations of the same image, for agreement and comparison.")
+        self.second_box.setToolTip(
+            "One that was trained on shuffled labels, for the test of whether maps depend on these."
+        )
         self.second_box.setCheckable(True)
         self.second_box.setChecked(False)
         self.check_button = QPushButton("Check this explanation")
@@ -129,11 +131,13 @@ class CheckWidget(SavingWidget):
             self.inputs,
             more,
             self.second_box,
-            row(self.check_button, self.cancel_button),
+            self.check_button,
+            self.cancel_button,
             self.progress,
             self.progress_text,
             self.notices,
-            row(self.compare_button, self.save_button),
+            self.compare_button,
+            self.save_button,
             overlap,
             chosen,
         )
@@ -306,6 +310,7 @@ class CheckWidget(SavingWidget):
         self.heatmap.clear()
         self.heatmap.addItems([layer.name for layer in self._heatmaps])
         self.heatmap.setCurrentIndex(self._heatmaps.index(before) if before in self._heatmaps else 0)
+        self.heatmap.setToolTip(self.heatmap.currentText())
         self.heatmap.blockSignals(False)
         self.others.fill()
         if self._heatmaps and self._heatmaps[self.heatmap.currentIndex()] != before:

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QLineEdit
+from qtpy.QtGui import QImage
+from qtpy.QtWidgets import QApplication, QHeaderView, QLineEdit
 from viewers import Open, dock_of, finish, last_sentence
 
 from napari_xai_med import evaluate
@@ -93,6 +94,47 @@ def test_the_table_sorts_by_value_and_can_be_copied(shown: Any, qtbot: Any) -> N
     copied = QApplication.clipboard().text().splitlines()
     assert copied[0].split("\t") == list(check.results.model.frame)
     assert len(copied) == len(check.results.model.frame) + 1
+
+
+def test_all_can_be_read_in_a_window_of_1000_pixels(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown()
+    viewer.window.resize(1000, 800)
+    layer = viewer.layers[MASK]
+    layer.name = f"the mask that an expert drew of {MASK} on another day"
+    check.masks.fill()
+    check.masks.choose([layer])
+    check.second_box.setChecked(True)
+    check.second_box.setChecked(False)
+    check.metrics.choose("binary_overlap", "threshold_curve")
+    check.measure_button.click()
+    finish(qtbot, check)
+    check.results.tabs.setCurrentWidget(check.results.table)
+    qtbot.waitUntil(check.results.table.isVisible, timeout=10_000)
+    assert viewer.window._qt_window.width() == 1000
+    assert check.minimumWidth() < 1000 / 3
+    title = check.second_box.fontMetrics().horizontalAdvance(check.second_box.title())
+    assert title < check.minimumWidth() - 50
+    # Names of heatmaps begin with the image's and end with the class.
+    assert check.heatmap.shown(150).endswith("glass")
+    assert check.heatmap.toolTip() == check.heatmap.currentText()
+    table, frame = check.results.table, check.results.model.frame
+    header = table.horizontalHeader()
+    seen = {name for k, name in enumerate(frame) if header.sectionViewportPosition(k) < table.viewport().width()}
+    assert seen >= {"metric", "score", "value", "subject"}
+    cell = table.model().index(0, list(frame).index("of"))
+    assert table.columnWidth(cell.column()) < table.fontMetrics().horizontalAdvance(layer.name)
+    assert cell.data(Qt.ItemDataRole.ToolTipRole) == layer.name
+    assert header.sectionResizeMode(cell.column()) == QHeaderView.ResizeMode.Interactive
+
+
+def test_boxes_that_are_not_checked_can_be_seen(shown: Any) -> None:
+    _, _, check = shown()
+    for view in (check.metrics.tree, check.masks):
+        index = view.model().index(0, 0)
+        box = view.visualRect(index)
+        picture = view.viewport().grab(box).toImage().convertToFormat(QImage.Format.Format_Grayscale8)
+        lights = [picture.pixelColor(x, y).lightness() for x in range(18) for y in range(picture.height())]
+        assert max(lights) - min(lights) > 60
 
 
 def test_options_of_a_metric_stay_and_count(shown: Any, qtbot: Any) -> None:
