@@ -238,6 +238,22 @@ def test_comparison_side_by_side(shown: Any, qtbot: Any) -> None:
         window.close()
 
 
+def test_explanations_of_two_images_are_not_compared(shown: Any, qtbot: Any) -> None:
+    viewer, widget, check = shown()
+    first = widget.heatmap.layer
+    image = viewer.layers["chest_ct_lesion"]
+    # On the same grid, and under the same name.
+    other = viewer.add_image(image.data + 1, scale=image.scale, translate=image.translate, metadata=image.metadata)
+    widget.image.choose(other)
+    widget.run_explain()
+    finish(qtbot, widget)
+    check.choose(first)
+    check.others.choose(check.others._layers)
+    check.compare_button.click()
+    assert "do not explain the same image" in last_sentence().message
+    assert napari.current_viewer() is viewer
+
+
 def test_the_second_classifier_is_loaded_once_and_told_in_the_record(shown: Any, qtbot: Any) -> None:
     _, _, check = shown("slice_nodule", "chest_ct_2d")
     check.second_box.setChecked(True)
