@@ -34,6 +34,7 @@ from napari_xai_med.widgets.masks import labels_layers
 from napari_xai_med.widgets.metric_choice import MetricChoice
 from napari_xai_med.widgets.metric_results import MetricResults
 from napari_xai_med.widgets.options import OptionsForm
+from napari_xai_med.widgets.origin import layers_of
 from napari_xai_med.widgets.pickers import ClassifierPicker
 
 _MOST_SEED = 2**31 - 1
@@ -322,8 +323,9 @@ class CheckWidget(SavingWidget):
             return
         self.others.fill()
         record = record_of_layer(self._heatmap())
-        layer = next((each for each in self.viewer.layers if each.name == record.image["name"]), None)
-        if layer is not None:
-            self.inputs.image.choose(layer)
+        made_of = layers_of(self._heatmap(), self.inputs.image.layers())
+        if made_of:
+            self.inputs.image.choose(*made_of[0])
+            self.inputs.channels.choose(made_of[1:])
         if record.model["source"]:
             self.inputs.classifier.choose(record.model["source"])

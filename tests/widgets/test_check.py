@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from viewers import Open, dock_of, finish, last_sentence
 
 from napari_xai_med import evaluate
 from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.channels import stack_channels
 from napari_xai_med.io.evaluation import evaluation_record
+from napari_xai_med.layers import LayerView
+from napari_xai_med.layers_segments import transform_of
 from napari_xai_med.samples import sample_files
+from napari_xai_med.widgets.results import add_heatmap
 
 MASK = "chest_ct_lesion_mask"
 
@@ -252,6 +257,52 @@ def test_explanations_of_two_images_are_not_compared(shown: Any, qtbot: Any) -> 
     check.compare_button.click()
     assert "do not explain the same image" in last_sentence().message
     assert napari.current_viewer() is viewer
+
+
+def test_the_image_of_a_heatmap_is_found_whatever_it_is_called(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown("slice_nodule", "chest_ct_2d")
+    image, heatmap = viewer.layers["slice_nodule"], check._heatmaps[0]
+    image.name = "renamed"
+    other = viewer.add_image(image.data * 0, name="slice_nodule")
+    for layer in (other, image):
+        check.inputs.image.choose(other)
+        check._heatmap_changed()
+        assert check.inputs.image.layer() == image
+        # Opened again it is another layer, and then it is what it holds that counts.
+        if layer is other:
+            viewer.layers.remove(image)
+            assert check.inputs.image.layer() == other
+            image = viewer.add_image(image.data, **transform_of(image), name="again", metadata=image.metadata)
+    check.metrics.choose("peak", "road")
+    check.masks.choose([viewer.layers["slice_nodule_mask"]])
+    check.measure_button.click()
+    finish(qtbot, check)
+    assert not check._judged.evaluation.skipped
+    assert check._judged.heatmap == heatmap
+
+
+def test_channels_and_axes_of_a_heatmap_come_with_it(shown: Any) -> None:
+    viewer, widget, check = shown("slice_nodule", "chest_ct_2d")
+    random = np.random.default_rng(0)
+    first, second = (viewer.add_image(random.random((2, 8, 8)), name=name) for name in ("t1", "t2"))
+    views = [LayerView(first, "CYX"), LayerView(second, "CYX")]
+    attribution = widget.heatmaps.results[widget.heatmap.layer].attribution
+    image = stack_channels([view.image() for view in views])
+    told = {**attribution.record.image, "sha256": image.sha256, "shape": [4, 8, 8]}
+    small = replace(
+        attribution,
+        values=random.random((8, 8), np.float32),
+        grid=image.grid,
+        record=replace(attribution.record, image=told),
+    )
+    layer = add_heatmap(viewer, views, small)
+    check.choose(layer)
+    chosen = check.inputs.chosen()
+    assert [(view.layer.name, view.axes) for view in chosen.views] == [("t1", "CYX"), ("t2", "CYX")]
+    assert chosen.image().sha256 == image.sha256
+    # Those of the one before have no further channels.
+    check.choose(next(each for each in check._heatmaps if each != layer))
+    assert [view.layer.name for view in check.inputs.chosen().views] == ["slice_nodule"]
 
 
 def test_the_second_classifier_is_loaded_once_and_told_in_the_record(shown: Any, qtbot: Any) -> None:
