@@ -51,6 +51,7 @@ class _Judged:
     """What was measured last."""
 
     heatmap: ImageLayer
+    image: ImageLayer
     case: Case
     evaluation: Evaluation
 
@@ -152,6 +153,7 @@ class CheckWidget(SavingWidget):
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._fill)
+        events.removed.connect(self._let_go)
         for part in (self.second.classifier, self.second.trust):
             self.second_box.toggled.connect(part.setVisible)
             part.hide()
@@ -225,15 +227,20 @@ class CheckWidget(SavingWidget):
     # How it is done
 
     def _measure(self, wanted: Callable[[Case], Sequence[Metric]]) -> None:
-        seen: list[_Judged] = []
+        # Not the result itself, which would stay in memory as long as this is called.
+        seen = False
 
-        def compute(case: Case, heatmap: ImageLayer, _: Chosen, job: Job) -> _Judged:
+        def compute(case: Case, heatmap: ImageLayer, chosen: Chosen, job: Job) -> _Judged:
+            def judged(evaluation: Evaluation) -> _Judged:
+                return _Judged(heatmap, chosen.view.layer, case, evaluation)
+
             tell = job.partial
-            telling = job if tell is None else replace(job, partial=lambda e: tell(_Judged(heatmap, case, e)))
-            return _Judged(heatmap, case, evaluate_case(case, wanted(case), telling))
+            telling = job if tell is None else replace(job, partial=lambda found: tell(judged(found)))
+            return judged(evaluate_case(case, wanted(case), telling))
 
         def show(judged: _Judged) -> None:
-            seen.append(judged)
+            nonlocal seen
+            seen = True
             self._show(judged)
 
         def stopped() -> str:
@@ -270,6 +277,7 @@ class CheckWidget(SavingWidget):
 
     def _show(self, judged: _Judged) -> None:
         self._judged = judged
+        self._let_go()
         if self.results is None:
             self.results = MetricResults(self.viewer)
         self.results.show_evaluation(judged.heatmap.name, judged.evaluation)
@@ -281,6 +289,13 @@ class CheckWidget(SavingWidget):
             dock.show()
         self.notices.write(judged.evaluation.notices)
         self._show_running(self.task.running)
+
+    def _let_go(self, *_: Any) -> None:
+        """Keep no image and map in memory whose layers are gone; the numbers stay on screen."""
+        judged, layers = self._judged, self.viewer.layers
+        if judged is not None and not (judged.heatmap in layers and judged.image in layers):
+            self._judged = None
+            self._show_running(self.task.running)
 
     def _add_overlap(self, described: Any) -> None:
         # Their colours would mix with those of the overlap.

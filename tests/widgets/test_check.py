@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -303,6 +305,21 @@ def test_channels_and_axes_of_a_heatmap_come_with_it(shown: Any) -> None:
     # Those of the one before have no further channels.
     check.choose(next(each for each in check._heatmaps if each != layer))
     assert [view.layer.name for view in check.inputs.chosen().views] == ["slice_nodule"]
+
+
+@pytest.mark.parametrize("which", ["heatmap", "image"])
+def test_what_was_measured_of_layers_that_are_gone_is_not_kept(shown: Any, qtbot: Any, which: str) -> None:
+    viewer, _, check = shown("slice_nodule", "chest_ct_2d")
+    check.masks.choose([viewer.layers["slice_nodule_mask"]])
+    check.metrics.choose("peak")
+    check.measure_button.click()
+    finish(qtbot, check)
+    case = weakref.ref(check._judged.case)
+    viewer.layers.remove(getattr(check._judged, which))
+    gc.collect()
+    assert case() is None
+    assert not check.save_button.isEnabled()
+    assert len(numbers(check))
 
 
 def test_the_second_classifier_is_loaded_once_and_told_in_the_record(shown: Any, qtbot: Any) -> None:
