@@ -182,13 +182,13 @@ class MetricResults(QWidget):
         self.title.setText(f"{name}   <b>{DISCLAIMER}</b>")
         self.model.show_frame(evaluation.frame)
         self._fit_columns()
-        self.plots.show_plots([plot for outcome in evaluation.outcomes.values() for plot in outcome.plots])
+        self.plots.show_plots([plot for metric in evaluation.outcomes for plot in evaluation.plots(metric)])
         lines = [
-            (verdict.good, metric.title, verdict.sentence)
+            (verdict.good, metric.called, verdict.sentence)
             for metric, outcome in evaluation.outcomes.items()
             for verdict in outcome.verdicts
         ]
-        lines += [(None, metric.title, f"Not measured: {reason}") for metric, reason in evaluation.skipped.items()]
+        lines += [(None, metric.called, f"Not measured: {reason}") for metric, reason in evaluation.skipped.items()]
         self.verdicts.setRowCount(len(lines))
         for k, (good, metric, sentence) in enumerate(lines):
             mark, colour = _MARKS[good]
