@@ -203,8 +203,10 @@ class MetricResults(QWidget):
         """As wide as what they hold, up to a limit; the user can change that, and elided texts have tool tips."""
         letter = self.fontMetrics().averageCharWidth()
         self.table.resizeColumnsToContents()
-        for k in range(self.model.columnCount()):
+        for k, name in enumerate(self.model.frame):
             self.table.setColumnWidth(k, min(self.table.columnWidth(k), _LETTERS * letter))
+            # Copied, they are there.
+            self.table.setColumnHidden(k, bool((self.model.frame[name] == "").all()))
         # The metric tells the family.
         header, first = self.table.horizontalHeader(), list(self.model.frame).index("family")
         header.moveSection(header.visualIndex(first), header.count() - 1)

@@ -128,6 +128,7 @@ def test_all_can_be_read_in_a_window_of_1000_pixels(shown: Any, qtbot: Any) -> N
     header = table.horizontalHeader()
     seen = {name for k, name in enumerate(frame) if header.sectionViewportPosition(k) < table.viewport().width()}
     assert seen >= {"metric", "score", "value", "subject"}
+    assert [table.isColumnHidden(list(frame).index(name)) for name in ("options", "of")] == [True, False]
     cell = table.model().index(0, list(frame).index("of"))
     assert table.columnWidth(cell.column()) < table.fontMetrics().horizontalAdvance(layer.name)
     assert cell.data(Qt.ItemDataRole.ToolTipRole) == layer.name
