@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from napari_xai_med.errors import Cancelled, InputError, XAIMedError
 from napari_xai_med.job import Job
 from napari_xai_med.metrics.base import Family, Metric, make_metric, metrics, missing
-from napari_xai_med.metrics.outcome import Outcome, Score
+from napari_xai_med.metrics.outcome import Outcome, Plot, Score
+from napari_xai_med.options import changed_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "family",
     "metric",
+    "options",
     "score",
     "value",
     "unit",
@@ -51,12 +53,20 @@ class Evaluation:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row for each number, with the columns of `COLUMNS`; `reason` tells why a value is NaN."""
+        """A row for each number, with the columns of `COLUMNS`; `reason` tells why a value is NaN.
+
+        `options` are those of the metric that are not at their defaults.
+        """
         import pandas as pd
 
         rows = [_row(metric, score) for metric, outcome in self.outcomes.items() for score in outcome.scores]
         rows += [_row(metric, Score(metric.name, nan, reason)) for metric, reason in self.skipped.items()]
         return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def plots(self, metric: Metric) -> tuple[Plot, ...]:
+        """What can be drawn of a metric; titles tell its options that are not at their defaults."""
+        found, changed = self.outcomes[metric].plots, changed_of(metric)
+        return tuple(replace(plot, title=f"{plot.title}, {changed}") for plot in found) if changed else found
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -65,10 +75,9 @@ class Evaluation:
 
 
 def _row(metric: Metric, score: Score) -> dict[str, Any]:
-    own = {name: getattr(score, name) for name in COLUMNS[3:]}
-    return {"family": str(metric.family), "metric": metric.name, "score": score.name, **own} | {
-        "better": str(score.better)
-    }
+    told = {"family": str(metric.family), "metric": metric.name, "options": changed_of(metric), "score": score.name}
+    own = {name: getattr(score, name) for name in COLUMNS[len(told) :]}
+    return told | own | {"better": str(score.better)}
 
 
 def evaluate_case(case: Case, chosen: Sequence[Metric], job: Job) -> Evaluation:

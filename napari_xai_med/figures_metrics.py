@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import zip_longest
+from math import ceil, sqrt
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from napari_xai_med.attribution import DISCLAIMER
-from napari_xai_med.metrics.outcome import EXPLANATION, Curves, Matrix, Plot, Violins
+from napari_xai_med.metrics.outcome import EXPLANATION, Curves, Line, Matrix, Plot, Violins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,33 +34,70 @@ def draw_plot(plot: Plot, figure: Figure | None = None, *, paper: str = "white",
     figure.clear()
     figure.set_layout_engine("constrained")
     figure.set_facecolor(paper)
-    ax = figure.subplots()
-    ax.set_facecolor(paper)
-    ax.set_title(plot.title, fontsize=10, color=ink)
-    ax.tick_params(colors=ink, labelsize=8)
-    for side in ax.spines.values():
-        side.set_color(ink)
-    if isinstance(plot, Curves):
-        _curves(ax, plot, ink)
-    elif isinstance(plot, Violins):
-        _violins(ax, plot, ink)
+    panels = list(dict.fromkeys(line.panel for line in plot.lines)) if isinstance(plot, Curves) else []
+    if isinstance(plot, Curves) and len(panels) > 1:
+        _panels(figure, plot, panels, paper, ink)
     else:
-        _matrix(ax, plot, ink)
+        ax = figure.subplots()
+        _paint(ax, plot.title, paper, ink)
+        if isinstance(plot, Curves):
+            _curves(ax, plot, plot.lines, ink)
+            ax.legend(fontsize=8, labelcolor=ink, framealpha=0)
+        elif isinstance(plot, Violins):
+            _violins(ax, plot, ink)
+        else:
+            _matrix(ax, plot, ink)
     # Firebrick can hardly be read on a dark paper.
     figure.supxlabel(DISCLAIMER, fontsize=8, color="firebrick" if ink == "black" else ink)
     return figure
 
 
-def _curves(ax: Axes, plot: Curves, ink: str) -> None:
-    for line in plot.lines:
+def _paint(ax: Axes, title: str, paper: str, ink: str) -> None:
+    ax.set_facecolor(paper)
+    ax.set_title(title, fontsize=10, color=ink)
+    ax.tick_params(colors=ink, labelsize=8)
+    for side in ax.spines.values():
+        side.set_color(ink)
+
+
+def _panels(figure: Figure, plot: Curves, panels: list[str], paper: str, ink: str) -> None:
+    """Lines by their panels, with one scale and one legend for all."""
+    across = ceil(sqrt(len(panels)))
+    # Title and legend each take their own margin only if they belong to different figures; so do the labels below.
+    inner = figure.add_subfigure(figure.add_gridspec(1, 1)[0, 0])
+    inner.set_facecolor(paper)
+    grid = inner.subplots(ceil(len(panels) / across), across, sharex=True, sharey=True, squeeze=False)
+    for ax, panel in zip_longest(grid.flat, panels):
+        if panel is None:
+            ax.set_visible(False)
+            continue
+        _paint(ax, panel, paper, ink)
+        _curves(ax, plot, [line for line in plot.lines if line.panel == panel], ink)
+        ax.set(xlabel="", ylabel="")
+    figure.suptitle(plot.title, fontsize=10, color=ink)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    inner.legend(
+        handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8, labelcolor=ink, framealpha=0
+    )
+    inner.supxlabel(plot.x_label, fontsize=9, color=ink)
+    inner.supylabel(plot.y_label, fontsize=9, color=ink)
+
+
+def _curves(ax: Axes, plot: Curves, lines: Sequence[Line], ink: str) -> None:
+    for line in lines:
         own = line.subject == EXPLANATION
-        style = {"linewidth": 2.0} if own else {"linewidth": 1.2, "linestyle": "--", "alpha": 0.8}
+        style: dict[str, Any] = {"linewidth": 2.0} if own else {"linewidth": 1.2, "linestyle": "--", "alpha": 0.8}
+        if plot.ticks:
+            # A single place has no line.
+            style |= {"marker": "o", "markersize": 4}
         ax.plot(line.x, line.y, label=line.name, **style)
+    if plot.ticks:
+        ax.set_xticks(range(len(plot.ticks)), plot.ticks)
+        ax.margins(x=0.2)
     if plot.best is not None:
         ax.axvline(plot.best, color=ink, linewidth=0.8, linestyle=":", label=f"best: {plot.best:.3g}")
     ax.set_xlabel(plot.x_label, fontsize=9, color=ink)
     ax.set_ylabel(plot.y_label, fontsize=9, color=ink)
-    ax.legend(fontsize=8, labelcolor=ink, framealpha=0)
 
 
 def _violins(ax: Axes, plot: Violins, ink: str) -> None:

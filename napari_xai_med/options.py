@@ -58,6 +58,18 @@ def values_of(options: object) -> dict[str, Any]:
     return {item.name: getattr(options, item.name) for item in option_fields(type(options))}
 
 
+def changed_of(options: object) -> str:
+    """The options of an instance that are not at their defaults, such as ``"lower=0.3, shares=0.1 0.2"``."""
+    changed = (item for item in option_fields(type(options)) if getattr(options, item.name) != item.default)
+    return ", ".join(f"{item.name}={_shown(getattr(options, item.name))}" for item in changed)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def with_options(kind: type[Options], title: str, given: Mapping[str, Any]) -> Options:
     """An instance of an options dataclass, its values checked.
 

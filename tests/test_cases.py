@@ -12,11 +12,13 @@ import pytest
 from napari_xai_med import Image, check_explanation, choose_slices, evaluate, explain, load_model, read_image
 from napari_xai_med.cases import case_of, mask_on
 from napari_xai_med.errors import InputError
-from napari_xai_med.evaluation import COLUMNS
+from napari_xai_med.evaluation import COLUMNS, evaluate_case
 from napari_xai_med.grid import Grid
+from napari_xai_med.io.evaluation import save_evaluation
 from napari_xai_med.io.nifti import save_nifti
 from napari_xai_med.io.results import save_results
 from napari_xai_med.job import Job
+from napari_xai_med.metrics.base import make_metric
 from napari_xai_med.samples import sample_files
 
 TURN = np.array([[0, -2.0, 0, 30], [3, 0, 0, -10], [0, 0, 5, 7], [0, 0, 0, 1]])
@@ -193,6 +195,22 @@ def test_what_was_published_is_measured_where_it_is_named() -> None:
 def test_what_can_t_be_asked_is_one_sentence(how: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         evaluate(np.ones((5, 5)), **how)
+
+
+def test_one_metric_with_two_options_is_told_apart_in_the_table_and_the_files(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((20, 20), np.float32)
+    mask = values > 0.8
+    thresholds = [make_metric("threshold_curve", {"steps": count}) for count in (5, 11)]
+    asked = [make_metric("threshold_curve", {}), *thresholds]
+    case = case_of(values, mask)
+    found = evaluate_case(case, asked, Job())
+    told = ["", "steps=5", "steps=11"]
+    assert list(dict.fromkeys(found.frame["options"])) == told
+    assert set(found.frame["metric"]) == {"threshold_curve"}
+    titles = [plot.title for metric in asked for plot in found.plots(metric)]
+    assert titles == [f"Agreement with mask{f', {each}' if each else ''}" for each in told]
+    plots = [path.name for path in save_evaluation(case, found, tmp_path, "x") if path.suffix == ".png"]
+    assert plots == [f"x_threshold_curve{f'_{each}'.replace('=', '-') if each else ''}.png" for each in told]
 
 
 def test_what_one_metric_can_t_do_leaves_the_others() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -40,6 +41,17 @@ def test_curves_are_drawn_as_they_are() -> None:
     assert own.get_linewidth() > random.get_linewidth()
     assert list(best.get_xdata()) == [0.25, 0.25]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("share removed", "probability")
+
+
+def test_panels_are_of_one_scale_and_one_that_is_left_over_is_empty() -> None:
+    lines = tuple(Line("own", X, k * X, panel=f"panel {k}") for k in range(3))
+    figure = draw_plot(replace(CURVES, lines=lines))
+    *shown, rest = figure.axes
+    assert [ax.get_title() for ax in shown] == ["panel 0", "panel 1", "panel 2"]
+    assert len({ax.get_ylim() for ax in shown}) == 1
+    assert not rest.get_visible()
+    # The next plot has the canvas for itself.
+    assert len(draw_plot(CURVES, figure).axes) == 1
 
 
 def test_groups_without_values_are_left_out_and_cells_without_one_say_so() -> None:

@@ -216,7 +216,7 @@ def _settings(texts: Iterable[str], chosen: set[str]) -> dict[str, dict[str, Any
 def _tell(evaluation: Evaluation) -> None:
     """Print the numbers of each metric, those of the controls beside them, and what they mean."""
     for metric, outcome in evaluation.outcomes.items():
-        print(f"\n{metric.title} ({metric.family})")
+        print(f"\n{metric.called} ({metric.family})")
         # A dict keeps the order.
         for of, at in dict.fromkeys((score.of, score.at) for score in outcome.scores):
             scores = [score for score in outcome.scores if (score.of, score.at) == (of, at)]

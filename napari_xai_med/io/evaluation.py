@@ -16,9 +16,10 @@ import torch
 from napari_xai_med.attribution import DISCLAIMER, values_sha256
 from napari_xai_med.errors import InputError, told_as
 from napari_xai_med.io.measured_again import numbers_of
+from napari_xai_med.io.results import clean
 from napari_xai_med.masks import called
 from napari_xai_med.models.config_files import config_bytes
-from napari_xai_med.options import values_of
+from napari_xai_med.options import changed_of, values_of
 from napari_xai_med.record import software
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from napari_xai_med.metrics.outcome import Score
 
 FORMAT = 1
+_LONGEST = 80
+"""Letters of options in a file's name."""
 _NEEDED = {
     "map": dict,
     "masks": dict,
@@ -74,9 +77,11 @@ def save_evaluation(case: Case, evaluation: Evaluation, folder: str | Path, stem
     try:
         text = json.dumps(evaluation_record(case, evaluation), indent=2, ensure_ascii=False, default=_plain)
         record.write_text(text + "\n", encoding="utf-8")
-        for metric, outcome in evaluation.outcomes.items():
-            for k, plot in enumerate(outcome.plots, 1):
-                files.append(target / f"{stem}_{metric.name}{k if len(outcome.plots) > 1 else ''}.png")
+        for metric in evaluation.outcomes:
+            for k, plot in enumerate(plots := evaluation.plots(metric), 1):
+                changed = f"_{clean(changed_of(metric))[:_LONGEST]}" if changed_of(metric) else ""
+                number = k if len(plots) > 1 else ""
+                files.append(target / f"{stem}_{metric.name}{changed}{number}.png")
                 draw_plot(plot).savefig(files[-1], dpi=110)
     except OSError as error:
         raise InputError(f"The results can't be written to {target}: {error.strerror or error}.") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.metrics.outcome import Better
+from napari_xai_med.options import changed_of
 from napari_xai_med.registry import Registry
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Metric(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     panel: ClassVar[bool] = False
     """Whether it is part of the standard panel, with its default options."""
+
+    @property
+    def called(self) -> str:
+        """The title, with the options that are not at their defaults."""
+        return f"{self.title} ({changed})" if (changed := changed_of(self)) else self.title
 
     @abstractmethod
     def measure(self, case: Case, job: Job) -> Outcome:

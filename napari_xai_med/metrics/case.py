@@ -184,7 +184,7 @@ class Case:
 
     @cached_property
     def coarse(self) -> Case:
-        """The map with its masks and image at every n-th voxel along each axis, for what needs no more than millions."""
+        """The map with its masks and image at every n-th voxel along each axis, where millions are enough."""
         step = ceil((self.values.size / _MANY) ** (1 / self.values.ndim))
         if step == 1:
             return self

@@ -36,16 +36,30 @@ from napari_xai_med.windows import answer_of
 ELSEWHERE = "elsewhere in the patient"
 _HALVED = log(2)
 """By how much the logit of the odds falls where the odds halve."""
+_LEAST = 0.01
+"""Of log odds: below that the region that counts most is the first one by chance, and not worth a name."""
 _MOST = 0.25
 """Share of the patient that is replaced to compare with at most: more would hold the finding nearly always."""
 
 
 @dataclass(frozen=True)
 class _Said:
-    """What a classifier says of the class: probability, logit, and log odds, which are NaN without probabilities."""
+    """What a classifier says of the class, and of what was asked about it.
+
+    Parameters
+    ----------
+    probability, logit : float
+        Of the class.
+    margin : float
+        By how much its logit is larger than that of the class it is explained against; the logit where there is none.
+    odds : float
+        Log odds for what is explained: for the class, for it rather than the other one, or against it. NaN without
+        probabilities.
+    """
 
     probability: float
     logit: float
+    margin: float
     odds: float
 
 
@@ -104,7 +118,9 @@ class CounterfactualRegions(Metric):
 
         The classifier *uses* a region that is not the patient if without it the odds of the class at least halve, over
         and above what they fall by without as much of the patient (the median of some places; a quarter of the patient
-        for larger regions): less could be a change by chance, or what any replaced voxels do to this classifier.
+        for larger regions): less could be a change by chance, or what any replaced voxels do to this classifier. Where
+        one class is explained against another the odds between these two count, and where what speaks against a class
+        is explained, the odds against it.
 
         Returns
         -------
@@ -177,10 +193,14 @@ def _answer(asked: Asked, classifier: Classifier, data: Map, job: Job) -> _Said:
     with torch.no_grad():
         answer, _ = answer_of(classifier, seen.tensor, job)
     index = int(answer.top[0]) if asked.request.target is None else classifier.find_class(asked.request.target)
+    against = None if asked.request.against is None else classifier.find_class(asked.request.against)
+    margin = float(Target(index, against).of(answer)[0])
     odds = nan
     if classifier.head not in (Head.REGRESSION, Head.SEGMENTATION):
-        odds = float(Target(index, quantity=Quantity.LOG_ODDS).of(answer)[0])
-    return _Said(float(answer.probabilities[0, index]), float(answer.scores[0, index]), odds)
+        # Between two classes these are the margin.
+        quantity = Quantity.LOG_ODDS if against is None else Quantity.LOGIT
+        odds = float(Target(index, against, quantity, asked.request.opposite).of(answer)[0])
+    return _Said(float(answer.probabilities[0, index]), float(answer.scores[0, index]), margin, odds)
 
 
 def _scores(name: str, said: _Said, without: _Without) -> list[Score]:
@@ -201,38 +221,63 @@ def _scores(name: str, said: _Said, without: _Without) -> list[Score]:
 
 def _verdicts(asked: Asked, places: Places, said: _Said, found: Mapping[str, _Without]) -> tuple[Verdict, ...]:
     """A sentence for each region that is used, or one that none is; and for the body and drawn masks."""
-    what = f"the {asked.known.head.quantity} of {asked.request.target or 'the class'}"
-    used: list[tuple[float, str]] = []
-    calm: list[tuple[float, str]] = []
+    used: list[tuple[str, str]] = []
+    calm: list[tuple[float, str, str]] = []
     others: list[Verdict] = []
+    way = f" against {_explained(asked)}" if asked.request.opposite else ""
     for name, without in found.items():
         if without.said is None:
             continue
-        told = f"Without {_named(name)} {_change(what, said, without)}"
+        change = _change(asked, said, without)
         if name == BODY or name in places.drawn:
-            others.append(Verdict(f"{told}."))
+            others.append(Verdict(f"Without {_named(name)} {change}."))
             continue
         control = float(np.median([said.odds - each.odds for each in without.elsewhere])) if without.elsewhere else 0.0
         fall = said.odds - without.said.odds - max(control, 0.0)
-        (used if fall >= _HALVED else calm).append((fall, told))
+        if fall >= _HALVED:
+            used.append((name, change))
+        else:
+            calm.append((fall, name, change))
     if used:
-        main = [Verdict(f"{told}: the classifier uses it.", False) for _, told in used]
+        main = [
+            Verdict(f"Without {_named(name)} {change}: the classifier uses it{way}.", False) for name, change in used
+        ]
     elif not calm:
         main = []
     elif np.isnan(said.odds):
-        main = [Verdict(f"{told}.") for _, told in calm]
+        main = [Verdict(f"Without {_named(name)} {change}.") for _, name, change in calm]
     else:
-        main = [Verdict(f"{max(calm)[1]}: no region that is not the patient is used more than that.", True)]
+        main = [Verdict(_unused(asked, *max(calm)), True)]
     return (*main, *others)
 
 
-def _change(what: str, said: _Said, without: _Without) -> str:
-    """Both answers, in logits where the probabilities look the same."""
+def _unused(asked: Asked, fall: float, name: str, change: str) -> str:
+    """That nothing is used but the patient, with the region that counts most if any does."""
+    if fall < _LEAST:
+        way = "against" if asked.request.opposite else "for"
+        return (
+            "No region that is not the patient is used: without any of them the log odds "
+            f"{way} {_explained(asked)} fall by at most {max(fall, 0.0):.2f} more than without as much of the patient."
+        )
+    return (
+        f"Without {_named(name)}, which counts most of what is not the patient, {change}: the classifier does not use "
+        "it."
+    )
+
+
+def _explained(asked: Asked) -> str:
+    """The class, and the one that it is explained against."""
+    target, against = asked.request.target or "the class", asked.request.against
+    return str(target) if against is None else f"{target} rather than {against}"
+
+
+def _change(asked: Asked, said: _Said, without: _Without) -> str:
+    """Both answers, in logits where the probabilities look the same, and between two classes."""
     assert without.said is not None
-    each = (said, without.said, *without.elsewhere)
-    numbers = [one.probability for one in each]
-    if f"{numbers[0]:.3g}" == f"{numbers[1]:.3g}":
-        what, numbers = f"the logit of {what.split(' of ', 1)[1]}", [one.logit for one in each]
+    each, named = (said, without.said, *without.elsewhere), _explained(asked)
+    what, numbers = f"the {asked.known.head.quantity} of {named}", [one.probability for one in each]
+    if asked.request.against is not None or f"{numbers[0]:.3g}" == f"{numbers[1]:.3g}":
+        what, numbers = f"the logit of {named}", [one.margin for one in each]
     before, after = (f"{number:.3g}" for number in numbers[:2])
     way = f"falls from {before} to {after}" if numbers[1] < numbers[0] else f"rises from {before} to {after}"
     control = f" (without {without.much} of the patient: {np.median(numbers[2:]):.3g})" if without.elsewhere else ""

@@ -82,17 +82,20 @@ class Line:
     x, y : ndarray of float64, shape (points,)
     subject : str
         As of `Score`; controls are drawn paler.
+    panel : str
+        Title of the panel that it belongs to; all lines have one without titles.
     """
 
     name: str
     x: Float
     y: Float
     subject: str = EXPLANATION
+    panel: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Lines over one axis.
+    """Lines over one axis, in one panel or, by the lines' panels, in several of one scale.
 
     Parameters
     ----------
@@ -100,6 +103,8 @@ class Curves:
     lines : tuple of Line
     best : float, optional
         A place on the x axis to be marked.
+    ticks : tuple of str
+        What the places 0, 1, ... on the x axis are called, where it has names in place of numbers.
     """
 
     title: str
@@ -107,6 +112,7 @@ class Curves:
     y_label: str
     lines: tuple[Line, ...]
     best: float | None = None
+    ticks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,13 +49,10 @@ class Stage:
     ----------
     name : str
     layers : tuple of WeightLayer
-    share : float
-        Of all layers.
     """
 
     name: str
     layers: tuple[WeightLayer, ...]
-    share: float
 
 
 @register
@@ -119,13 +116,13 @@ class ParameterRandomisation(Metric):
     def _stages(self, layers: tuple[WeightLayer, ...]) -> list[Stage]:
         total = max(len(layers), 1)
         if self.mode == Mode.ALL or not layers:
-            return [Stage("all layers", layers, 1.0)]
+            return [Stage("all layers", layers)]
         steps = sorted({round(k) for k in np.linspace(1, total, min(self.stages, total))} | {total})
         if self.mode == Mode.INDEPENDENT:
-            return [Stage(layers[k - 1].name, (layers[k - 1],), 1 / total) for k in steps]
+            return [Stage(layers[k - 1].name, (layers[k - 1],)) for k in steps]
         last = self.mode == Mode.TOP_DOWN
         way = "last" if last else "first"
-        return [Stage(f"{way} {k} of {total} layers", layers[-k:] if last else layers[:k], k / total) for k in steps]
+        return [Stage(f"{way} {k} of {total} layers", layers[-k:] if last else layers[:k]) for k in steps]
 
     def _outcome(self, one: Map, found: list[tuple[Stage, list[Map]]], seed: int, notices: tuple[str, ...]) -> Outcome:
         parts = [(stage, Likeness(one, maps, seed)) for stage, maps in found]
@@ -145,13 +142,15 @@ class ParameterRandomisation(Metric):
         if self.mode == Mode.INDEPENDENT:
             values = np.array([means(likeness.found) for _, likeness in parts])
             return (Matrix(title, "similarity", [stage.name for stage, _ in parts], NAMES, values),)
-        x = np.array([100 * stage.share for stage, _ in parts])
         lines = []
-        for k, name in enumerate(NAMES):
-            for subject, of in ((EXPLANATION, "found"), (MOVED, "unrelated")):
-                y = np.array([means(getattr(likeness, of))[k] for _, likeness in parts])
-                lines.append(Line(name, x, y, subject))
-        return (Curves(title, "layers that are random (%)", "similarity", tuple(lines)),)
+        for subject, told, of in ((EXPLANATION, "the map", "found"), (MOVED, f"the map {MOVED}", "unrelated")):
+            values = np.array([means(getattr(likeness, of)) for _, likeness in parts])
+            x = np.arange(len(parts), dtype=float)
+            lines += [Line(told, x, y, subject, name) for name, y in zip(NAMES, values.T, strict=True)]
+        counts = [len(stage.layers) for stage, _ in parts]
+        which = {Mode.TOP_DOWN: "the last ones", Mode.BOTTOM_UP: "the first ones"}.get(Mode(self.mode), "all")
+        label = f"random layers: {which} of {counts[-1]}"
+        return (Curves(title, label, "similarity", tuple(lines), ticks=tuple(map(str, counts))),)
 
 
 def seed_of(seed: int, draw: int) -> int:

@@ -57,7 +57,7 @@ class ThresholdCurve(MaskMetric):
             Line("IoU", shares, both / (marked + inside - both)),
             Line("precision", shares, both / marked),
             Line("recall", shares, both / inside),
-            Line("Dice", shares, chance, CHANCE),
+            Line(f"Dice {CHANCE}", shares, chance, CHANCE),
         )
         numbers = {"best_dice": dice[best], "best_threshold": shares[best], "mean_dice": dice.mean()}
         control = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import napari
+from napari.layers import Image as ImageLayer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
@@ -65,6 +67,13 @@ class ChannelPickers(QWidget):
         for number, each in enumerate(self._rows.values(), start=2):
             each.layout().itemAt(0).widget().setText(f"{number}.")
         self.changed.emit()
+
+    def choose(self, layers: Sequence[tuple[ImageLayer, str]]) -> None:
+        """Choose these layers, with what their axes mean, and no others."""
+        for picker in self.pickers():
+            self._remove(picker)
+        for layer, axes in layers:
+            self.add().choose(layer, axes)
 
     def pickers(self) -> tuple[ImagePicker, ...]:
         """The pickers in order."""

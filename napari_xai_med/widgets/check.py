@@ -26,7 +26,7 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.options import with_options
 from napari_xai_med.widgets.asking import SavingWidget
 from napari_xai_med.widgets.comparison import compare
-from napari_xai_med.widgets.controls import row
+from napari_xai_med.widgets.elided import ElidedCombo
 from napari_xai_med.widgets.inputs import Chosen, Inputs
 from napari_xai_med.widgets.layer_checks import LayerChecks
 from napari_xai_med.widgets.loader import Loader
@@ -34,6 +34,7 @@ from napari_xai_med.widgets.masks import labels_layers
 from napari_xai_med.widgets.metric_choice import MetricChoice
 from napari_xai_med.widgets.metric_results import MetricResults
 from napari_xai_med.widgets.options import OptionsForm
+from napari_xai_med.widgets.origin import layers_of
 from napari_xai_med.widgets.pickers import ClassifierPicker
 
 _MOST_SEED = 2**31 - 1
@@ -50,6 +51,7 @@ class _Judged:
     """What was measured last."""
 
     heatmap: ImageLayer
+    image: ImageLayer
     case: Case
     evaluation: Evaluation
 
@@ -68,13 +70,12 @@ class CheckWidget(SavingWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self.inputs.change_box.hide()
-        self.heatmap, self.sign, self.seed = QComboBox(), QComboBox(), QSpinBox()
-        self.heatmap.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.heatmap, self.sign, self.seed = ElidedCombo(), QComboBox(), QSpinBox()
         self._heatmaps: list[ImageLayer] = []
         self.masks = LayerChecks(napari_viewer, lambda: labels_layers(napari_viewer))
         self.others = LayerChecks(napari_viewer, self._other_heatmaps)
         self.second_box, self.second = (
-            QGroupBox("A second classifier, trained on shuffled labels"),
+            QGroupBox("Second classifier (shuffled labels)"),
             _Second(self.inputs),
         )
         self._second_loader = Loader(self.second)
@@ -93,6 +94,9 @@ class CheckWidget(SavingWidget):
         self.seed.setToolTip("Of everything that is drawn by chance.")
         self.masks.setToolTip("Where experts see something: where a Labels layer is not 0.")
         self.others.setToolTip("Other explanations of the same image, for agreement and comparison.")
+        self.second_box.setToolTip(
+            "One that was trained on shuffled labels, for the test of whether maps depend on these."
+        )
         self.second_box.setCheckable(True)
         self.second_box.setChecked(False)
         self.check_button = QPushButton("Check this explanation")
@@ -129,11 +133,13 @@ class CheckWidget(SavingWidget):
             self.inputs,
             more,
             self.second_box,
-            row(self.check_button, self.cancel_button),
+            self.check_button,
+            self.cancel_button,
             self.progress,
             self.progress_text,
             self.notices,
-            row(self.compare_button, self.save_button),
+            self.compare_button,
+            self.save_button,
             overlap,
             chosen,
         )
@@ -147,6 +153,7 @@ class CheckWidget(SavingWidget):
         events = self.viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._fill)
+        events.removed.connect(self._let_go)
         for part in (self.second.classifier, self.second.trust):
             self.second_box.toggled.connect(part.setVisible)
             part.hide()
@@ -220,15 +227,20 @@ class CheckWidget(SavingWidget):
     # How it is done
 
     def _measure(self, wanted: Callable[[Case], Sequence[Metric]]) -> None:
-        seen: list[_Judged] = []
+        # Not the result itself, which would stay in memory as long as this is called.
+        seen = False
 
-        def compute(case: Case, heatmap: ImageLayer, _: Chosen, job: Job) -> _Judged:
+        def compute(case: Case, heatmap: ImageLayer, chosen: Chosen, job: Job) -> _Judged:
+            def judged(evaluation: Evaluation) -> _Judged:
+                return _Judged(heatmap, chosen.view.layer, case, evaluation)
+
             tell = job.partial
-            telling = job if tell is None else replace(job, partial=lambda e: tell(_Judged(heatmap, case, e)))
-            return _Judged(heatmap, case, evaluate_case(case, wanted(case), telling))
+            telling = job if tell is None else replace(job, partial=lambda found: tell(judged(found)))
+            return judged(evaluate_case(case, wanted(case), telling))
 
         def show(judged: _Judged) -> None:
-            seen.append(judged)
+            nonlocal seen
+            seen = True
             self._show(judged)
 
         def stopped() -> str:
@@ -265,6 +277,7 @@ class CheckWidget(SavingWidget):
 
     def _show(self, judged: _Judged) -> None:
         self._judged = judged
+        self._let_go()
         if self.results is None:
             self.results = MetricResults(self.viewer)
         self.results.show_evaluation(judged.heatmap.name, judged.evaluation)
@@ -276,6 +289,13 @@ class CheckWidget(SavingWidget):
             dock.show()
         self.notices.write(judged.evaluation.notices)
         self._show_running(self.task.running)
+
+    def _let_go(self, *_: Any) -> None:
+        """Keep no image and map in memory whose layers are gone; the numbers stay on screen."""
+        judged, layers = self._judged, self.viewer.layers
+        if judged is not None and not (judged.heatmap in layers and judged.image in layers):
+            self._judged = None
+            self._show_running(self.task.running)
 
     def _add_overlap(self, described: Any) -> None:
         # Their colours would mix with those of the overlap.
@@ -306,6 +326,7 @@ class CheckWidget(SavingWidget):
         self.heatmap.clear()
         self.heatmap.addItems([layer.name for layer in self._heatmaps])
         self.heatmap.setCurrentIndex(self._heatmaps.index(before) if before in self._heatmaps else 0)
+        self.heatmap.setToolTip(self.heatmap.currentText())
         self.heatmap.blockSignals(False)
         self.others.fill()
         if self._heatmaps and self._heatmaps[self.heatmap.currentIndex()] != before:
@@ -317,8 +338,9 @@ class CheckWidget(SavingWidget):
             return
         self.others.fill()
         record = record_of_layer(self._heatmap())
-        layer = next((each for each in self.viewer.layers if each.name == record.image["name"]), None)
-        if layer is not None:
-            self.inputs.image.choose(layer)
+        made_of = layers_of(self._heatmap(), self.inputs.image.layers())
+        if made_of:
+            self.inputs.image.choose(*made_of[0])
+            self.inputs.channels.choose(made_of[1:])
         if record.model["source"]:
             self.inputs.classifier.choose(record.model["source"])

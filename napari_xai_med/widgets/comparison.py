@@ -36,10 +36,11 @@ def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[f
     Raises
     ------
     InputError
-        If there are fewer than two, or more than six.
+        If there are fewer than two, or more than six, or they explain different images.
     """
     if not 2 <= len(heatmaps) <= MOST:
         raise InputError(f"Choose 2 to {MOST} explanations to compare, not {len(heatmaps)}.")
+    _check_same_image(heatmaps)
     scaled = len({_unit(layer) for layer in heatmaps}) > 1
     tops = [float(np.abs(layer.data).max()) or 1.0 for layer in heatmaps]
     signed = any(layer.metadata[METADATA_KEY]["look"]["signed"] for layer in heatmaps)
@@ -68,6 +69,16 @@ def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[f
     overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])
     overlay.visible = True
     return viewer
+
+
+def _check_same_image(heatmaps: Sequence[ImageLayer]) -> None:
+    """Refuse maps of different images: all are shown over the same one."""
+    first, *others = [(layer.name, layer.metadata[METADATA_KEY]["record"]["image"]["sha256"]) for layer in heatmaps]
+    for name, sha256 in others:
+        if sha256 != first[1]:
+            raise InputError(
+                f"{name} and {first[0]} do not explain the same image; choose explanations of one image to compare."
+            )
 
 
 def _unit(layer: ImageLayer) -> tuple[Any, ...]:

@@ -57,11 +57,12 @@ class Heatmaps:
         self, layer: ImageLayer | None, shown: Shown, limits: tuple[float, float] | None = None, told: str = ""
     ) -> ImageLayer:
         """Show an attribution in a new layer, or in place of what a layer shows; `told` ends its name."""
-        view, attribution = shown.asked.chosen.view, shown.attribution
+        views, attribution = shown.asked.chosen.views, shown.attribution
+        view = views[0]
         if layer is None:
-            layer = add_heatmap(self.viewer, view, attribution, limits, told)
+            layer = add_heatmap(self.viewer, views, attribution, limits, told)
         else:
-            update_heatmap(layer, view, attribution, limits, told)
+            update_heatmap(layer, views, attribution, limits, told)
         self.results[layer] = shown
         if attribution.segments is None:
             self._drop_segments(layer)

@@ -12,6 +12,9 @@ from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
 _ROWS = 4
 
+BOXES = "QAbstractItemView::indicator:unchecked { border: 1px solid #8a919c; border-radius: 2px; }"
+"""Boxes of lists that can be seen in all of napari's themes, whose dark one draws them nearly as dark as the paper."""
+
 
 class LayerChecks(QListWidget):
     """Layers of one kind, each with a box to check.
@@ -27,6 +30,9 @@ class LayerChecks(QListWidget):
         super().__init__()
         self._find = find
         self._layers: list[Layer] = []
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setStyleSheet(BOXES)
         self.setMaximumHeight(_ROWS * self.fontMetrics().lineSpacing() + 2 * self.frameWidth() + _ROWS)
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QHeaderView, QLabel, QTreeWidget, QTreeWidgetItem, QV
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.metrics.base import Family, Metric, make_metric, metrics
+from napari_xai_med.widgets.layer_checks import BOXES
 from napari_xai_med.widgets.options import OptionsForm
 
 _ROWS = 12
@@ -28,7 +29,9 @@ class MetricChoice(QWidget):
         self._values: dict[str, dict[str, Any]] = {}
         self._current: type[Metric] | None = None
         self.tree.setHeaderHidden(True)
-        self.tree.header().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.tree.header().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.tree.setStyleSheet(BOXES)
         self._fill()
         self.tree.setFixedHeight(_ROWS * self.tree.sizeHintForRow(0) + 2 * self.tree.frameWidth())
         column = QVBoxLayout(self)
@@ -47,7 +50,7 @@ class MetricChoice(QWidget):
             for kind in kinds:
                 item = QTreeWidgetItem(top, [kind.title])
                 item.setData(0, _ROLE, kind.name)
-                item.setToolTip(0, kind.about)
+                item.setToolTip(0, f"{kind.title}: {kind.about}")
                 item.setCheckState(0, Qt.CheckState.Unchecked)
                 self._items[kind.name] = item
             top.setExpanded(True)

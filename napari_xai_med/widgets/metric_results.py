@@ -10,14 +10,14 @@ import pandas as pd
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, QSortFilterProxyModel, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QApplication,
-    QComboBox,
     QHeaderView,
     QLabel,
     QPushButton,
+    QScrollArea,
     QSplitter,
     QTableView,
     QTableWidget,
@@ -31,10 +31,18 @@ from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.evaluation import Evaluation
 from napari_xai_med.figures_metrics import draw_plot
 from napari_xai_med.metrics.outcome import Plot
+from napari_xai_med.widgets.elided import ElidedCombo
 
 _MARKS = {True: ("✓", "#2ca02c"), False: ("✗", "#d62728"), None: ("–", "#888888")}  # noqa: RUF001  # shown, not read
 
 _PLOT = (360, 260)
+_SHARES = (600, 400)
+"""Of the width: the tables and the plot."""
+_HEIGHT = 340
+_GAP = 6
+"""Between two lines of the table."""
+_LETTERS = 18
+"""Of the longest texts in a column."""
 
 
 class FrameModel(QAbstractTableModel):
@@ -59,7 +67,7 @@ class FrameModel(QAbstractTableModel):
         return len(self.frame.columns)
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """A cell as text, as a value to sort by, or the reason why it has none as a tooltip."""
+        """A cell as text, as a value to sort by, or whole as a tooltip, with the reason why it has none."""
         value = self.frame.iat[index.row(), index.column()]
         number = isinstance(value, float)
         if role == Qt.ItemDataRole.DisplayRole:
@@ -67,7 +75,7 @@ class FrameModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.UserRole:
             return float(value) if number else str(value)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return str(self.frame["reason"].iat[index.row()]) or str(value)
+            return "\n".join(filter(None, (str(value), str(self.frame["reason"].iat[index.row()]))))
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -92,7 +100,7 @@ class PlotView(QWidget):
 
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__()
-        self.which, self.canvas = QComboBox(), FigureCanvasQTAgg(Figure())
+        self.which, self.canvas, scroll = ElidedCombo(), FigureCanvasQTAgg(Figure()), QScrollArea()
         self._viewer = viewer
         self._plots: list[Plot] = []
         # Below that the axes have no room.
@@ -100,7 +108,9 @@ class PlotView(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.which)
-        column.addWidget(self.canvas, stretch=1)
+        scroll.setWidget(self.canvas)
+        scroll.setWidgetResizable(True)
+        column.addWidget(scroll, stretch=1)
         self.which.currentIndexChanged.connect(self._draw)
         viewer.events.theme.connect(self._draw)
 
@@ -112,6 +122,7 @@ class PlotView(QWidget):
         self.which.clear()
         self.which.addItems([plot.title for plot in plots])
         self.which.setCurrentIndex(max(self.which.findText(before), 0) if plots else -1)
+        self.which.setToolTip(self.which.currentText())
         self.which.blockSignals(False)
         self._draw()
 
@@ -136,11 +147,16 @@ class MetricResults(QWidget):
         self.table.setModel(self._sorted)
         self.table.setSortingEnabled(True)
         self.table.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+        self.table.horizontalHeader().setSectionsMovable(True)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(self.fontMetrics().lineSpacing() + _GAP)
+        self.table.setWordWrap(False)
+        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.copy_button = QPushButton("Copy table")
         self.copy_button.setToolTip("As columns that a spreadsheet takes.")
         self.copy_button.clicked.connect(self._copy)
         self.verdicts.setHorizontalHeaderLabels(["", "Metric", "What it says"])
-        self.verdicts.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.verdicts.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         self.verdicts.horizontalHeader().setSectionResizeMode(2, QHeaderView.ResizeMode.Stretch)
         self.verdicts.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.verdicts.verticalHeader().hide()
@@ -149,25 +165,30 @@ class MetricResults(QWidget):
             self.tabs.addTab(part, name)
         self.tabs.setCornerWidget(self.copy_button)
         beside = QSplitter()
-        for part, share in ((self.tabs, 3), (self.plots, 2)):
+        for part, share in zip((self.tabs, self.plots), _SHARES, strict=True):
             beside.addWidget(part)
             beside.setStretchFactor(beside.count() - 1, share)
+        beside.setSizes(list(_SHARES))
         column = QVBoxLayout(self)
         column.addWidget(self.title)
         column.addWidget(beside, stretch=1)
+
+    def sizeHint(self) -> QSize:
+        """Room for a whole plot, where the window has it."""
+        return QSize(super().sizeHint().width(), _HEIGHT)
 
     def show_evaluation(self, name: str, evaluation: Evaluation) -> None:
         """Show what was found about an explanation of that name."""
         self.title.setText(f"{name}   <b>{DISCLAIMER}</b>")
         self.model.show_frame(evaluation.frame)
-        self.table.resizeColumnsToContents()
-        self.plots.show_plots([plot for outcome in evaluation.outcomes.values() for plot in outcome.plots])
+        self._fit_columns()
+        self.plots.show_plots([plot for metric in evaluation.outcomes for plot in evaluation.plots(metric)])
         lines = [
-            (verdict.good, metric.title, verdict.sentence)
+            (verdict.good, metric.called, verdict.sentence)
             for metric, outcome in evaluation.outcomes.items()
             for verdict in outcome.verdicts
         ]
-        lines += [(None, metric.title, f"Not measured: {reason}") for metric, reason in evaluation.skipped.items()]
+        lines += [(None, metric.called, f"Not measured: {reason}") for metric, reason in evaluation.skipped.items()]
         self.verdicts.setRowCount(len(lines))
         for k, (good, metric, sentence) in enumerate(lines):
             mark, colour = _MARKS[good]
@@ -177,6 +198,19 @@ class MetricResults(QWidget):
                 if column == 0:
                     item.setForeground(QColor(colour))
                 self.verdicts.setItem(k, column, item)
+
+    def _fit_columns(self) -> None:
+        """As wide as what they hold, up to a limit; the user can change that, and elided texts have tool tips."""
+        letter = self.fontMetrics().averageCharWidth()
+        self.table.resizeColumnsToContents()
+        for k, name in enumerate(self.model.frame):
+            self.table.setColumnWidth(k, min(self.table.columnWidth(k), _LETTERS * letter))
+            # Copied, they are there.
+            self.table.setColumnHidden(k, bool((self.model.frame[name] == "").all()))
+        # The metric tells the family.
+        header, first = self.table.horizontalHeader(), list(self.model.frame).index("family")
+        header.moveSection(header.visualIndex(first), header.count() - 1)
+        self.verdicts.setColumnWidth(1, _LETTERS * letter)
 
     def _copy(self) -> None:
         QApplication.clipboard().setText(self.model.frame.to_csv(sep="\t", index=False))

@@ -80,9 +80,16 @@ class ImagePicker(QComboBox):
         if active in self._layers:
             self.choose(active)
 
-    def choose(self, layer: ImageLayer) -> None:
-        """Choose a layer of the viewer."""
+    def choose(self, layer: ImageLayer, axes: str = "") -> None:
+        """Choose a layer of the viewer, and what its axes mean where that is given and possible."""
         self.setCurrentIndex(self._layers.index(layer))
+        if axes not in ("", self.axes.currentText()):
+            self.axes.setCurrentText(axes)
+            self.changed.emit()
+
+    def layers(self) -> tuple[ImageLayer, ...]:
+        """The layers to choose from."""
+        return tuple(self._layers)
 
     def layer(self) -> ImageLayer | None:
         """The chosen layer."""

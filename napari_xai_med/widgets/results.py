@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from napari_xai_med.colours import DEFAULT_THRESHOLD, default_colormap
 from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
 from napari_xai_med.layers_segments import LayerSegments, transform_of
 from napari_xai_med.widgets.colours import thresholded
+from napari_xai_med.widgets.origin import KEY, told_of
 
 
 def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
@@ -28,20 +30,20 @@ def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
 
 def add_heatmap(
     viewer: napari.Viewer,
-    view: LayerView,
+    views: Sequence[LayerView],
     attribution: Attribution,
     limits: tuple[float, float] | None = None,
     told: str = "",
 ) -> ImageLayer:
-    """Add an attribution above the layer that it explains, exactly where that layer lies.
+    """Add an attribution above the (first) layer that it explains, exactly where that layer lies.
 
     Parameters
     ----------
     viewer : napari.Viewer
-    view : LayerView
-        The explained layer.
+    views : sequence of LayerView
+        The explained layer, then those of further channels.
     attribution : Attribution
-        On the grid of `view.image()`.
+        On the grid of the first one's image.
     limits : (float, float), optional
         Contrast limits; the attribution's own by default.
     told : str
@@ -52,7 +54,7 @@ def add_heatmap(
     napari.layers.Image
         With the record in its metadata; the values are the attribution's own.
     """
-    data, options = _described(view, attribution, told)
+    data, options = _described(views, attribution, told)
     look = options["metadata"][METADATA_KEY]["look"] = _first_look(attribution)
     layer = ImageLayer(
         data,
@@ -80,13 +82,13 @@ def _first_look(attribution: Attribution) -> dict[str, Any]:
 
 def update_heatmap(
     layer: ImageLayer,
-    view: LayerView,
+    views: Sequence[LayerView],
     attribution: Attribution,
     limits: tuple[float, float] | None = None,
     told: str = "",
 ) -> None:
     """Show another attribution of the same method in a heatmap layer, which keeps its look; see `add_heatmap`."""
-    data, options = _described(view, attribution, told)
+    data, options = _described(views, attribution, told)
     own = options["metadata"][METADATA_KEY]
     own["look"] = look = layer.metadata[METADATA_KEY]["look"]
     if look["signed"] != attribution.signed:
@@ -129,8 +131,9 @@ def show_ranks(layer: ImageLayer, ranks: tuple[int, int] | None) -> None:
             layer.data = shown
 
 
-def _described(view: LayerView, attribution: Attribution, told: str) -> tuple[NDArray[Any], dict[str, Any]]:
+def _described(views: Sequence[LayerView], attribution: Attribution, told: str) -> tuple[NDArray[Any], dict[str, Any]]:
     """An attribution as data, place, name and metadata of a layer."""
+    view = views[0]
     shown = attribution if view.turn is None else attribution.reoriented(view.turn)
     data, options = view.place(shown.values, shown.grid)
     zero = " (zero everywhere)" if attribution.is_zero else ""
@@ -138,6 +141,7 @@ def _described(view: LayerView, attribution: Attribution, told: str) -> tuple[ND
     own = options["metadata"][METADATA_KEY]
     own["record"] = json.loads(attribution.record.to_json())
     own["regions"] = attribution.regions
+    own[KEY] = told_of(views)
     if shown.segments is not None:
         labels, _ = view.place(cast("Any", shown.segments.labels), shown.grid)
         own["segments"] = LayerSegments(cast("Any", labels), shown.segments.table)

@@ -15,6 +15,7 @@ from napari_xai_med import explain, load_model
 from napari_xai_med.cases import case_of
 from napari_xai_med.errors import Cancelled, InputError, ModelError
 from napari_xai_med.evaluation import panel
+from napari_xai_med.figures_metrics import draw_plot
 from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
@@ -108,6 +109,28 @@ def test_modes_make_the_layers_random_that_they_name(mode: str) -> None:
         hog = similarities(case.values, other)["hog"]
         assert named[name] == pytest.approx(hog, nan_ok=True) if not isinstance(hog, str) else np.isnan(named[name])
     assert bool(outcome.verdicts) == (mode != "independent")
+
+
+def test_each_similarity_has_a_panel_with_the_map_and_its_control() -> None:
+    outcome = measure(asked("saliency", seeded(Small)), "parameter_randomisation", stages=2, draws=1)
+    stages = list(dict.fromkeys(score.at for score in outcome.scores))
+    figure = draw_plot(outcome.plots[0], paper="#101010", ink="#f0f0f0")
+    figure.canvas.draw()
+    assert [ax.get_title() for ax in figure.axes] == list(NAMES)
+    for ax in figure.axes:
+        for line, subject in zip(ax.get_lines(), (EXPLANATION, MOVED), strict=True):
+            values = [numbers(outcome, subject, at)[ax.get_title()] for at in stages]
+            np.testing.assert_array_equal(line.get_ydata(), values)
+    # One legend, which neither the lines nor the title lie below.
+    (inner,) = figure.subfigs
+    (legend,) = inner.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["the map", f"the map {MOVED}"]
+    for text in legend.get_texts():
+        box = text.get_window_extent()
+        assert not any(box.overlaps(each.get_window_extent()) for each in (*figure.axes, *figure.texts))
+    ticks = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert [f"last {tick} of {ticks[-1]} layers" for tick in ticks] == stages
+    assert inner.get_supxlabel() == f"random layers: the last ones of {ticks[-1]}"
 
 
 def test_smoothing_explains_noisy_copies() -> None:

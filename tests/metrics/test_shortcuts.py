@@ -49,6 +49,14 @@ class SumIn(nn.Module):
         return torch.cat([-mean, mean], 1)
 
 
+class Thrice(SumIn):
+    """The same, and twice the latter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        two = super().forward(x)
+        return torch.cat([two, 2 * two[:, 1:]], 1)
+
+
 def body_image(shape: tuple[int, ...] = (60, 60), corner: float = 8.0) -> Image:
     """Noise of about 4 in a cylinder and 0 around it, with a bright block in the upper left corner."""
     values = np.where(ball(shape[-2:]), 4 + np.random.default_rng(0).normal(scale=0.2, size=shape), 0)
@@ -182,6 +190,32 @@ def test_a_network_of_one_corner_uses_that_corner_alone(shape: tuple[int, ...], 
         f"Without the {UPPER_LEFT} " in each and each.endswith("the classifier uses it.") for each in bad(outcome)
     )
     assert not any(f"Without the {name} " in each for name in CORNERS[1:] for each in bad(outcome))
+
+
+@pytest.mark.parametrize(
+    ("request_", "told", "good"),
+    [
+        ({}, "Without the upper left corner the probability of class 2 falls from 1 to 0.333", False),
+        ({"against": "class 0"}, "the logit of class 2 rather than class 0 falls from 24 to 0", False),
+        ({"opposite": True}, "the log odds against class 2 fall by at most 0.00 more than", True),
+        ({"against": "class 0", "opposite": True}, "the log odds against class 2 rather than class 0 fall", True),
+        ({"target": "class 1"}, "the log odds for class 1 fall by at most 0.00 more than", True),
+        ({"target": "class 1", "opposite": True}, "0.333 (without as much of the patient: 0.000335): ", False),
+    ],
+    ids=str,
+)
+def test_verdicts_are_of_what_was_asked(request_: dict[str, Any], told: str, good: bool) -> None:
+    """Of the logits -m, m and 2 m, where m is the mean of a corner: 8, and 0 without it."""
+    image = body_image()
+    classifier = classifier_of(Thrice((..., slice(2, 7), slice(2, 7))), 2, 3)
+    attribution = explain(image, classifier, method="saliency", **{"target": "class 2", **request_})
+    outcome = CounterfactualRegions().measure(case_of(attribution, image=image, classifier=classifier), Job())
+    verdict = next(each for each in outcome.verdicts if told in each.sentence)
+    assert verdict.good is good
+    uses_against = "the classifier uses it against class 1." in verdict.sentence
+    assert uses_against == (request_ == {"target": "class 1", "opposite": True})
+    # Corners are named only where they count.
+    assert not any(name in each.sentence for each in outcome.verdicts for name in CORNERS[1:])
 
 
 def test_changes_are_those_of_the_image_asked_by_hand() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,18 @@ import pandas as pd
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QLineEdit
+from qtpy.QtGui import QImage
+from qtpy.QtWidgets import QApplication, QHeaderView, QLineEdit
 from viewers import Open, dock_of, finish, last_sentence
 
 from napari_xai_med import evaluate
 from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.channels import stack_channels
 from napari_xai_med.io.evaluation import evaluation_record
+from napari_xai_med.layers import LayerView
+from napari_xai_med.layers_segments import transform_of
 from napari_xai_med.samples import sample_files
+from napari_xai_med.widgets.results import add_heatmap
 
 MASK = "chest_ct_lesion_mask"
 
@@ -93,6 +101,48 @@ def test_the_table_sorts_by_value_and_can_be_copied(shown: Any, qtbot: Any) -> N
     copied = QApplication.clipboard().text().splitlines()
     assert copied[0].split("\t") == list(check.results.model.frame)
     assert len(copied) == len(check.results.model.frame) + 1
+
+
+def test_all_can_be_read_in_a_window_of_1000_pixels(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown()
+    viewer.window.resize(1000, 800)
+    layer = viewer.layers[MASK]
+    layer.name = f"the mask that an expert drew of {MASK} on another day"
+    check.masks.fill()
+    check.masks.choose([layer])
+    check.second_box.setChecked(True)
+    check.second_box.setChecked(False)
+    check.metrics.choose("binary_overlap", "threshold_curve")
+    check.measure_button.click()
+    finish(qtbot, check)
+    check.results.tabs.setCurrentWidget(check.results.table)
+    qtbot.waitUntil(check.results.table.isVisible, timeout=10_000)
+    assert viewer.window._qt_window.width() == 1000
+    assert check.minimumWidth() < 1000 / 3
+    title = check.second_box.fontMetrics().horizontalAdvance(check.second_box.title())
+    assert title < check.minimumWidth() - 50
+    # Names of heatmaps begin with the image's and end with the class.
+    assert check.heatmap.shown(150).endswith("glass")
+    assert check.heatmap.toolTip() == check.heatmap.currentText()
+    table, frame = check.results.table, check.results.model.frame
+    header = table.horizontalHeader()
+    seen = {name for k, name in enumerate(frame) if header.sectionViewportPosition(k) < table.viewport().width()}
+    assert seen >= {"metric", "score", "value", "subject"}
+    assert [table.isColumnHidden(list(frame).index(name)) for name in ("options", "of")] == [True, False]
+    cell = table.model().index(0, list(frame).index("of"))
+    assert table.columnWidth(cell.column()) < table.fontMetrics().horizontalAdvance(layer.name)
+    assert cell.data(Qt.ItemDataRole.ToolTipRole) == layer.name
+    assert header.sectionResizeMode(cell.column()) == QHeaderView.ResizeMode.Interactive
+
+
+def test_boxes_that_are_not_checked_can_be_seen(shown: Any) -> None:
+    _, _, check = shown()
+    for view in (check.metrics.tree, check.masks):
+        index = view.model().index(0, 0)
+        box = view.visualRect(index)
+        picture = view.viewport().grab(box).toImage().convertToFormat(QImage.Format.Format_Grayscale8)
+        lights = [picture.pixelColor(x, y).lightness() for x in range(18) for y in range(picture.height())]
+        assert max(lights) - min(lights) > 60
 
 
 def test_options_of_a_metric_stay_and_count(shown: Any, qtbot: Any) -> None:
@@ -194,6 +244,83 @@ def test_comparison_side_by_side(shown: Any, qtbot: Any) -> None:
         assert window.layers[0].data is viewer.layers["chest_ct_lesion"].data
     finally:
         window.close()
+
+
+def test_explanations_of_two_images_are_not_compared(shown: Any, qtbot: Any) -> None:
+    viewer, widget, check = shown()
+    first = widget.heatmap.layer
+    image = viewer.layers["chest_ct_lesion"]
+    # On the same grid, and under the same name.
+    other = viewer.add_image(image.data + 1, scale=image.scale, translate=image.translate, metadata=image.metadata)
+    widget.image.choose(other)
+    widget.run_explain()
+    finish(qtbot, widget)
+    check.choose(first)
+    check.others.choose(check.others._layers)
+    check.compare_button.click()
+    assert "do not explain the same image" in last_sentence().message
+    assert napari.current_viewer() is viewer
+
+
+def test_the_image_of_a_heatmap_is_found_whatever_it_is_called(shown: Any, qtbot: Any) -> None:
+    viewer, _, check = shown("slice_nodule", "chest_ct_2d")
+    image, heatmap = viewer.layers["slice_nodule"], check._heatmaps[0]
+    image.name = "renamed"
+    other = viewer.add_image(image.data * 0, name="slice_nodule")
+    for layer in (other, image):
+        check.inputs.image.choose(other)
+        check._heatmap_changed()
+        assert check.inputs.image.layer() == image
+        # Opened again it is another layer, and then it is what it holds that counts.
+        if layer is other:
+            viewer.layers.remove(image)
+            assert check.inputs.image.layer() == other
+            image = viewer.add_image(image.data, **transform_of(image), name="again", metadata=image.metadata)
+    check.metrics.choose("peak", "road")
+    check.masks.choose([viewer.layers["slice_nodule_mask"]])
+    check.measure_button.click()
+    finish(qtbot, check)
+    assert not check._judged.evaluation.skipped
+    assert check._judged.heatmap == heatmap
+
+
+def test_channels_and_axes_of_a_heatmap_come_with_it(shown: Any) -> None:
+    viewer, widget, check = shown("slice_nodule", "chest_ct_2d")
+    random = np.random.default_rng(0)
+    first, second = (viewer.add_image(random.random((2, 8, 8)), name=name) for name in ("t1", "t2"))
+    views = [LayerView(first, "CYX"), LayerView(second, "CYX")]
+    attribution = widget.heatmaps.results[widget.heatmap.layer].attribution
+    image = stack_channels([view.image() for view in views])
+    told = {**attribution.record.image, "sha256": image.sha256, "shape": [4, 8, 8]}
+    small = replace(
+        attribution,
+        values=random.random((8, 8), np.float32),
+        grid=image.grid,
+        record=replace(attribution.record, image=told),
+    )
+    layer = add_heatmap(viewer, views, small)
+    check.choose(layer)
+    chosen = check.inputs.chosen()
+    assert [(view.layer.name, view.axes) for view in chosen.views] == [("t1", "CYX"), ("t2", "CYX")]
+    assert chosen.image().sha256 == image.sha256
+    # Those of the one before have no further channels.
+    check.choose(next(each for each in check._heatmaps if each != layer))
+    assert [view.layer.name for view in check.inputs.chosen().views] == ["slice_nodule"]
+
+
+@pytest.mark.parametrize("which", ["heatmap", "image"])
+def test_what_was_measured_of_layers_that_are_gone_is_not_kept(shown: Any, qtbot: Any, which: str) -> None:
+    viewer, _, check = shown("slice_nodule", "chest_ct_2d")
+    check.masks.choose([viewer.layers["slice_nodule_mask"]])
+    check.metrics.choose("peak")
+    check.measure_button.click()
+    finish(qtbot, check)
+    case = weakref.ref(check._judged.case)
+    viewer.layers.remove(getattr(check._judged, which))
+    gc.collect()
+    assert case() is None
+    assert not check.save_button.isEnabled()
+    assert len(numbers(check))
 
 
 def test_the_second_classifier_is_loaded_once_and_told_in_the_record(shown: Any, qtbot: Any) -> None:
