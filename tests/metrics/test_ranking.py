@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mask_cases import case_on, outcome_of, random_pair, values_of
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -92,3 +95,24 @@ def test_the_verdict_is_beside_the_controls(shift: int, good: bool, told: str) -
     assert told in verdict.sentence
     # Also what lies beside the middle is above chance.
     assert values_of("ranking", made)["auprc"] > 2 * values_of("ranking", made, CHANCE)["auprc"]
+
+
+def test_controls_of_huge_maps_are_ranked_at_every_nth_voxel(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = gaussian_filter(np.random.default_rng(0).normal(size=(64, 60, 50)), 3).astype(np.float32)
+    mask = np.zeros(values.shape, bool)
+    mask[20:44, 10:30, 15:40] = True
+    intensities = gaussian_filter(np.random.default_rng(1).normal(size=(1, *values.shape)), (0, 3, 3, 3))
+    found = {}
+    for many in (2**22, 2**15):
+        monkeypatch.setattr("napari_xai_med.metrics.case._MANY", many)
+        case = replace(case_on(values, mask), intensities=intensities.astype(np.float32))
+        scores = outcome_of("ranking", case).scores
+        found[many] = {(each.name, each.subject): each.value for each in scores}
+        place = case.coarse.grid.affine @ (3, 2, 1, 1)
+        step = {2**22: 1, 2**15: 2}[many]
+        np.testing.assert_allclose(place, case.grid.affine @ (3 * step, 2 * step, step, 1))
+    for key, value in found[2**22].items():
+        known = key[1] in ("explanation", CHANCE)
+        # The random one is another draw.
+        assert known or key[1] == "random" or found[2**15][key] != value
+        assert found[2**15][key] == pytest.approx(value, abs=1e-12 if known else 0.3 if key[1] == "random" else 0.03)
