@@ -48,7 +48,7 @@ def main() -> None:
     widget.heatmap.threshold.setValue(40)
     viewer.reset_view()
     # From the front, a little from the left and from above, with the head up.
-    viewer.camera.set_view_direction(view_direction=(0.3, 1, -0.35), up_direction=(-1, 0, 0))
+    viewer.scene.camera.set_view_direction(view_direction=(0.3, 1, -0.35), up_direction=(-1, 0, 0))
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_3d.png"), canvas_only=False, flash=False)
     viewer.dims.ndisplay = 2
