@@ -126,7 +126,8 @@ def _attributions(
     half = 0.9 if other is None else 0.45
     asking = job.part(0.0, half)
     if other is None and job.partial is not None:
-        asking = replace(asking, partial=_Previews(asked, explainer, targets, start, job.partial))
+        previews = _Previews(asked, explainer, targets, start, job.partial)
+        asking = replace(asking, partial=previews, due=previews.due)
     maps, answer, said = _maps(asked, explainer, targets, asking)
     taken: list[RawMap] = []
     if other is not None:
@@ -149,10 +150,12 @@ class _Previews:
     show: Callable[[list[Attribution]], None]
     next: float = 0.0
 
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        return perf_counter() >= self.next
+
     def __call__(self, found: tuple[list[RawMap], Answer]) -> None:
         before = perf_counter()
-        if before < self.next:
-            return
         placed = _placed(self.asked, (self.explainer, None), self.targets, (found[0], []), found[1], (), self.start)
         # Whoever keeps one of these keeps an estimate that was not finished.
         self.show([each.stopped() for each in placed])

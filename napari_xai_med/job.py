@@ -31,6 +31,8 @@ class Job:
         The part of the whole that this work is.
     partial : callable, optional
         Called with the result so far, of work that comes to its result by and by.
+    due : callable, optional
+        Whether a result so far is wanted now; always by default.
     """
 
     progress: Progress | None = None
@@ -38,6 +40,7 @@ class Job:
     start: float = 0.0
     stop: float = 1.0
     partial: Callable[[Any], None] | None = None
+    due: Callable[[], bool] | None = None
 
     def step(self, done: float, text: str) -> None:
         """Report that the share `done` of this part is finished; raise `Cancelled` if the user stopped it."""
@@ -53,5 +56,5 @@ class Job:
 
     def show(self, make: Callable[[], Any]) -> None:
         """Report the result so far, which is made only if somebody wants it."""
-        if self.partial is not None:
+        if self.partial is not None and (self.due is None or self.due()):
             self.partial(make())

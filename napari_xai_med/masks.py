@@ -10,7 +10,7 @@ from napari_xai_med.errors import InputError
 _WHOLE = 1e-3
 """Files that scale their values give 1.0000001 for 1."""
 _MOST = 256
-"""Different values of a mask; scans have thousands, and labels of all organs about a hundred."""
+"""Different values of a mask in a file; scans have thousands, and labels of all organs about a hundred."""
 
 
 def called(name: str) -> str:
@@ -35,18 +35,22 @@ def marked(values: NDArray[np.generic], name: str) -> NDArray[np.bool_]:
     Raises
     ------
     InputError
-        If they are no mask's: some are not whole numbers or below zero, or there are more than 256 different ones, as
-        in a scan.
+        If they are no mask's: some are not whole numbers or below zero, or numbers that came as floats, as those of all
+        files, have more than 256 different values.
     """
-    numbers = np.asarray(values, np.uint8 if values.dtype == bool else None)
-    whole = numbers if numbers.dtype.kind in "iu" else np.rint(numbers)
-    # NaN is not near anything.
-    if (broken := ~(np.abs(numbers - whole) <= _WHOLE)).any():
+    if values.dtype.kind in "bu" or (values.dtype.kind == "i" and values.min(initial=0) >= 0):
+        return values != 0
+    numbers = np.asarray(values)
+    whole = np.rint(numbers)
+    # NaN and infinity are not near anything.
+    with np.errstate(invalid="ignore"):
+        broken = ~(np.abs(numbers - whole) <= _WHOLE)
+    if broken.any():
         wrong = f"values that are not whole numbers, such as {numbers[broken][0]:g}"
     elif (lowest := numbers.min(initial=0)) < -_WHOLE:
         wrong = f"values below zero, such as {lowest:g}"
     elif numbers.max(initial=0) >= _MOST and (count := len(np.unique(whole))) > _MOST:
-        wrong = f"{count} different values, as a scan has"
+        wrong = f"{count} different values, more than the {_MOST} that a mask in a file may have"
     else:
         return whole != 0
     raise InputError(

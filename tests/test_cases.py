@@ -67,7 +67,7 @@ NO_MASKS = {
     "not whole numbers, such as 0.37": np.full((2, 3), 0.37),
     "not whole numbers, such as nan": np.array([[0, np.nan]]),
     "below zero, such as -1024": np.array([[0, -1024]], np.int16),
-    "257 different values": np.arange(257)[None],
+    "257 different values": np.arange(257.0)[None],
 }
 
 

@@ -325,3 +325,15 @@ def test_published_tables_are_printed_side_by_side(
     assert re.search(r"0258, > 0\.7 +0\.99500 +0\.99500 +0\.98474 +0\.15030", out)
     assert DISCLAIMER in out
     assert len(pd.read_csv(tmp_path / "published.csv")) == 8
+
+
+def test_a_mask_that_is_left_out_is_named_for_pictures_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The heatmap of a picture was saved as a volume of one slice: without the mask it looks like another map."""
+    image, mask = sample_files("slice_ground_glass")
+    assert run(capsys, "explain", image, "--model", "chest_ct_2d", "--out", tmp_path)[0] == 0
+    (heatmap,) = tmp_path.glob("*gradcam*.nii.gz")
+    asked = ("--mask", f"gg={mask}", "--metrics", "peak", "--out", tmp_path / "one")
+    assert run(capsys, "evaluate", heatmap, *asked)[0] == 0
+    (record,) = (tmp_path / "one").glob("*_metrics.json")
+    code, _, err = run(capsys, "evaluate", heatmap, "--again", record)
+    assert (code, "The masks are not those in the record; give them under the same names (gg)." in err) == (2, True)

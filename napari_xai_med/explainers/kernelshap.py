@@ -93,7 +93,10 @@ class KernelSHAP(LibraryShap):
 
 
 def _short() -> AbstractContextManager[Any]:
-    """Write arrays in short: shap does it for a log that nobody reads, which takes longer than its regression."""
+    """Write arrays in short: shap does it for a log that nobody reads, which takes longer than its regression.
+
+    NumPy before 2 has one such setting for all threads.
+    """
     return np.printoptions(threshold=0, edgeitems=1)
 
 

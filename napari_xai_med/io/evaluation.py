@@ -179,14 +179,19 @@ def _score(score: Score) -> dict[str, Any]:
 
 def check_same(case: Case, record: Mapping[str, Any]) -> None:
     """Raise an `InputError` if a case is not the one of a record."""
-    if values_sha256(case.values) != record["map"].get("sha256"):
-        raise InputError("The map is not the one in the record; give the heatmap that was judged.")
     masks = {name: _mask_sha256(mask) for name, mask in case.masks.items()}
     others = {name: values_sha256(values) for name, values in case.others.items()}
-    for what, sums, told in (("mask", masks, record["masks"]), ("other map", others, record["others"])):
+    given = (("mask", masks, record["masks"]), ("other map", others, record["others"]))
+    # First, since a mask or an image that is a picture makes one of a map that was saved as a volume of one slice.
+    for what, sums, told in given:
         if set(sums) != set(told):
             names = ", ".join(told) or "none"
             raise InputError(f"The {what}s are not those in the record; give them under the same names ({names}).")
+    if values_sha256(case.values) != record["map"].get("sha256"):
+        raise InputError(
+            "The map is not the one in the record; give the heatmap that was judged, and its image if that was given."
+        )
+    for what, sums, told in given:
         changed = [name for name, each in told.items() if each.get("sha256") != sums[name]]
         if changed:
             name = called(changed[0]) if what == "mask" else f"The other map {changed[0]}"

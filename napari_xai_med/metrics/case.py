@@ -26,7 +26,7 @@ Map = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _MANY = 2**22
-"""Voxels of a coarse case at most."""
+"""Voxels of a coarse case, about."""
 
 
 class Sign(StrEnum):

@@ -257,7 +257,8 @@ def _unused(asked: Asked, fall: float, name: str, change: str) -> str:
         way = "against" if asked.request.opposite else "for"
         return (
             "No region that is not the patient is used: without any of them the log odds "
-            f"{way} {_explained(asked)} fall by at most {max(fall, 0.0):.2f} more than without as much of the patient."
+            f"{way} {_explained(asked)} fall by at most {max(fall, 0.0):.2f}, beyond what they may fall without as "
+            "much of the patient, or a quarter of it."
         )
     return (
         f"Without {_named(name)}, which counts most of what is not the patient, {change}: the classifier does not use "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isclose
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +28,8 @@ from napari_xai_med.metrics.thresholds import chunks
 
 _ENOUGH = 1000
 """Voxels of a mask that controls are ranked with at least, in a map of many millions."""
+_NEAR = 0.02
+"""Relative difference up to which two shares are the same."""
 
 
 @register
@@ -66,14 +69,21 @@ class Ranking(MaskMetric):
             return Found(numbers, {CHANCE: chance})
         own = _ranked(case.evidence, mask)
         # Chance alone is beaten by nearly half of all smooth random maps.
-        # Where a mask has enough voxels, a control is the same with fewer of them: making and sorting it takes long.
-        if np.count_nonzero(case.coarse.masks[name]) >= _ENOUGH:
-            case, mask = case.coarse, case.coarse.masks[name]
+        # Making and sorting controls of all voxels takes long.
+        coarse, within = case.coarse, case.coarse.masks[name]
+        if np.count_nonzero(within) >= _ENOUGH and not partial_mask(within) and _alike(case, coarse):
+            case, mask = coarse, within
         controls = {CHANCE: chance, **{key: _ranked(case.sign.of(each), mask) for key, each in case.controls.items()}}
         auprc = {key: numbers["auprc"] for key, numbers in controls.items()}
         return Found(
             own, controls, verdicts=(against_controls(f"AUPRC for {name}", own["auprc"], auprc, Better.HIGHER),)
         )
+
+
+def _alike(case: Case, coarse: Case) -> bool:
+    """Whether controls are ranked the same with fewer voxels: as large a share of them has evidence."""
+    own, left = (np.count_nonzero(each.evidence) / each.evidence.size for each in (case, coarse))
+    return not same_everywhere(coarse) and isclose(own, left, rel_tol=_NEAR)
 
 
 def _ranked(evidence: Map, mask: Mask) -> dict[str, float]:

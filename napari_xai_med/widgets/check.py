@@ -341,6 +341,7 @@ class CheckWidget(SavingWidget):
         made_of = layers_of(self._heatmap(), self.inputs.image.layers())
         if made_of:
             self.inputs.image.choose(*made_of[0])
-            self.inputs.channels.choose(made_of[1:])
+            if all(axes for _, axes in made_of):
+                self.inputs.channels.choose(made_of[1:])
         if record.model["source"]:
             self.inputs.classifier.choose(record.model["source"])

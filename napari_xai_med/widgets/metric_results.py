@@ -202,6 +202,9 @@ class MetricResults(QWidget):
     def _fit_columns(self) -> None:
         """As wide as what they hold, up to a limit; the user can change that, and elided texts have tool tips."""
         letter = self.fontMetrics().averageCharWidth()
+        for k in range(self.model.columnCount()):
+            # Hidden ones have no width.
+            self.table.setColumnHidden(k, False)
         self.table.resizeColumnsToContents()
         for k, name in enumerate(self.model.frame):
             self.table.setColumnWidth(k, min(self.table.columnWidth(k), _LETTERS * letter))

@@ -34,7 +34,8 @@ def layers_of(heatmap: ImageLayer, layers: Sequence[ImageLayer]) -> list[tuple[I
     Returns
     -------
     list of (napari.layers.Image, str)
-        One for each channel; none if there is no such layer. Axes are empty where they are not known.
+        One for each channel; only the first, with empty axes, where a layer is known by nothing but its name; none if
+        there is no such layer.
     """
     own = heatmap.metadata[METADATA_KEY]
     known = {layer.unique_id: layer for layer in layers}
@@ -42,6 +43,8 @@ def layers_of(heatmap: ImageLayer, layers: Sequence[ImageLayer]) -> list[tuple[I
     if made_of and all(number in known for number, _ in made_of):
         return [(known[number], axes) for number, axes in made_of]
     told = own["record"]["image"]
+    # Those of its name first: looking into a layer takes a while.
+    layers = sorted(layers, key=lambda layer: layer.name != told["name"])
     found = ((layer, axes) for layer in layers if (axes := _holding(layer, told["sha256"], told["shape"])))
     named = ((layer, "") for layer in layers if layer.name == told["name"])
     return [each] if (each := next(found, None) or next(named, None)) else []
@@ -53,6 +56,7 @@ def _holding(layer: ImageLayer, sha256: str, shape: Sequence[int]) -> str:
     if layer.multiscale or layer.data.size != prod(shape):
         return ""
     try:
-        return next((axes for axes in possible_axes(layer) if LayerView(layer, axes).image().sha256 == sha256), "")
+        views = ((axes, LayerView(layer, axes).image()) for axes in possible_axes(layer))
+        return next((axes for axes, image in views if image.data.shape == tuple(shape) and image.sha256 == sha256), "")
     except InputError:
         return ""

@@ -116,3 +116,17 @@ def test_controls_of_huge_maps_are_ranked_at_every_nth_voxel(monkeypatch: pytest
         # The random one is another draw.
         assert known or key[1] == "random" or found[2**15][key] != value
         assert found[2**15][key] == pytest.approx(value, abs=1e-12 if known else 0.3 if key[1] == "random" else 0.03)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_controls_of_huge_maps_are_ranked_in_full_where_few_voxels_say_something_else(
+    monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """Evidence in every second slice: of every second voxel either all or none has some."""
+    values, mask = np.random.default_rng(0).random((60, 40, 50)), np.zeros((60, 40, 50), bool)
+    values[1 - first :: 2] = 0
+    mask[20:44, 10:30, 15:40] = True
+    known = [score.value for score in outcome_of("ranking", case_on(values, mask)).scores]
+    monkeypatch.setattr("napari_xai_med.metrics.case._MANY", 2**15)
+    assert [score.value for score in outcome_of("ranking", case_on(values, mask)).scores] == known
+    assert case_on(values, mask).coarse.values.shape == (30, 20, 25)
