@@ -146,7 +146,9 @@ def metrics_for(case: Case, names: Sequence[str | Mapping[str, Any] | Metric] | 
             found.append(name)
         elif isinstance(name, Mapping):
             options = dict(name)
-            found.append(make_metric(str(options.pop("metric", "")), options))
+            if "metric" not in options:
+                raise InputError(f"{options} names no metric; write its name as 'metric' beside its options.")
+            found.append(make_metric(str(options.pop("metric")), options))
         else:
             family = [kind() for kind in known.values() if kind.family == name]
             found += family or [make_metric(name, {})]

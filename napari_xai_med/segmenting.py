@@ -200,7 +200,7 @@ def _on_input(
 def _labels_of(found: Image) -> NDArray[np.float32]:
     whole = np.rint(found.data[0])
     if not np.array_equal(whole, found.data[0]):
-        raise InputError(f"The labels {found.name} holds values that are no whole numbers; choose a label map.")
+        raise InputError(f"{found.name} holds values that are no whole numbers; choose a label map.")
     if np.abs(whole).max() >= _EXACT:
         raise InputError(
             f"{found.name} has labels of {_EXACT} or more, which can't be told apart; number its segments from 1 on."

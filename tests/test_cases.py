@@ -186,6 +186,7 @@ def test_what_was_published_is_measured_where_it_is_named() -> None:
     [
         ({"metrics": ["dice"]}, "There is no metric 'dice'"),
         ({"metrics": [{"metric": "binary_overlap", "cut": 3}]}, "has no option 'cut'"),
+        ({"metrics": [{"cut": 3}]}, "names no metric; write its name as 'metric'"),
         ({"metrics": []}, "No metric was chosen"),
         ({"metrics": ["overlap"]}, "needs a mask"),
         ({"sign": "both"}, "no sign 'both'"),

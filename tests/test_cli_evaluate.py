@@ -143,6 +143,7 @@ def test_what_a_record_says_can_t_be_said_beside_it(words: list[str], capsys: py
     [
         {"metrics": [3]},
         {"metrics": [{"metric": "peak", "scores": [{}]}]},
+        {"metrics": [{"metric": "peak", "scores": 1}]},
         {"masks": {"mask": 1}},
         {"others": []},
         {"second": 3},

@@ -45,7 +45,7 @@ class Composer:
         """Images of coalitions, (B, players) of bool on the same device: shape (B, C, *spatial).
 
         Voxels are chosen by their bits, in place. What `torch.where` gives are the same bits, but on processors it
-        guesses at each voxel which of the two it will be, and takes up to four times as long and twice the memory.
+        guesses at each voxel which of the two it will be, and takes up to three times as long and twice the memory.
         """
         shape, kind = self.image.shape, _INTEGERS[self.image.dtype]
         image, baseline, size = self.image.view(kind), self.baseline.view(kind), 8 * kind.itemsize

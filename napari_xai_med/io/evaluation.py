@@ -122,6 +122,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         parts = (*found["metrics"], *found["skipped"], *found["masks"].values(), *found["others"].values())
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError("its metrics, masks and other maps have to be objects")
+        if not all(isinstance(part.get("scores", []), list) for part in found["metrics"]):
+            raise ValueError("the scores of its metrics have to be lists")
         numbers_of(found)  # raises if one is none
     return dict(found)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from napari_xai_med.explanation import explain_request
 from napari_xai_med.grid import Grid, resample_linear
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
+from napari_xai_med.metrics.thinning import every_nth
 from napari_xai_med.models.classifier import Classifier, NetworkInput
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.section import Section, as_asked
@@ -26,7 +26,7 @@ Map = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _MANY = 2**22
-"""Voxels of a coarse case, about."""
+"""Voxels of a coarse case at most."""
 
 
 class Sign(StrEnum):
@@ -185,11 +185,10 @@ class Case:
     @cached_property
     def coarse(self) -> Case:
         """The map with its masks and image at every n-th voxel along each axis, where millions are enough."""
-        step = ceil((self.values.size / _MANY) ** (1 / self.values.ndim))
-        if step == 1:
+        every = every_nth(self.values.shape, _MANY)
+        if every[0].step == 1:
             return self
-        every = (slice(None, None, step),) * self.values.ndim
-        scale = np.diag([*[float(step)] * self.values.ndim, 1.0])
+        scale = np.diag([*(float(each.step) for each in every), 1.0])
         return replace(
             self,
             values=self.values[every],

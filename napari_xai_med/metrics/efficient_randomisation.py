@@ -69,9 +69,8 @@ class EfficientRandomisation(Metric):
         asked = asked_of(case)
         one = asked.on_input(case.values)
         if reason := why_not(np.abs(one)):
-            return Outcome(
-                (self._undefined("complexity", reason), self._undefined("rise", reason)), self._untold(reason)
-            )
+            nothing = (self._undefined("complexity", reason), self._undefined("rise", reason))
+            return Outcome(nothing, (Verdict.undefined(self.title, reason),))
         maps, failed = random_maps(asked, weight_layers(asked.classifier.network), self.draws, case.seed, job)
         if not maps:
             raise ModelError(failed[0])
@@ -80,16 +79,14 @@ class EfficientRandomisation(Metric):
         facts = {"random_networks": self.draws, "compared": len(after)}
         scores = [Score("complexity", own, unit="nats")]
         if not after:
-            return Outcome((*scores, self._undefined("rise", _CONSTANT)), self._untold(_CONSTANT), facts=facts)
+            told = Verdict.undefined(self.title, _CONSTANT)
+            return Outcome((*scores, self._undefined("rise", _CONSTANT)), (told,), facts=facts)
         mean, low, high = mean_and_interval(after)
         scores.append(Score("complexity", mean, unit="nats", subject=RANDOM, low=low, high=high))
         rise = [(each - own) / own for each in after]
         mean, low, high = mean_and_interval(rise)
         scores.append(Score("rise", mean, better=Better.HIGHER, low=low, high=high))
         return Outcome(tuple(scores), (_verdict(own, after, low),), facts=facts)
-
-    def _untold(self, reason: str) -> tuple[Verdict, ...]:
-        return (Verdict(f"{self.title} is not defined: {reason}"),)
 
     @staticmethod
     def _undefined(name: str, reason: str) -> Score:

@@ -80,7 +80,7 @@ class MaxSensitivity(Metric):
         one = asked.on_input(case.values)
         groups = self._changed(asked, case.seed)
         if reason := case.not_finite or ("" if one.any() else _ZERO):
-            told = Verdict(f"{self.title} is not defined: {reason}")
+            told = Verdict.undefined(self.title, reason)
             return Outcome(tuple(_undefined(at, reason) for at in groups), (told,))
         count = 1 + sum(len(images) for images in groups.values())
         answered, done = Answered(asked, job.part(0.0, 1 / count)), 1

@@ -166,6 +166,11 @@ class Verdict:
     sentence: str
     good: bool | None = None
 
+    @classmethod
+    def undefined(cls, title: str, reason: str) -> Verdict:
+        """That a metric of that title has no numbers, and why in one sentence."""
+        return cls(f"{title} is not defined: {reason}")
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:

@@ -189,7 +189,7 @@ def random_maps(
 def undefined(title: str, reason: str) -> Outcome:
     """No similarities, for one reason."""
     scores = tuple(Score(name, np.nan, reason, better=Better.LOWER) for name in NAMES)
-    return Outcome(scores, (Verdict(f"{title} is not defined: {reason}"),))
+    return Outcome(scores, (Verdict.undefined(title, reason),))
 
 
 def random_verdicts(one: Map, maps: list[Map], seed: int) -> tuple[Verdict, ...]:

@@ -188,7 +188,7 @@ class Probing(Metric):
         reason, maps = _maps_of(case, asked, ranks=self.ranks)
         if reason:
             scores = tuple(Score(name, nan, reason, better=each.better) for name, each in self.quantities.items())
-            return Outcome(scores, (Verdict(f"{self.title} is not defined: {reason}"),))
+            return Outcome(scores, (Verdict.undefined(self.title, reason),))
         job.step(_FEW / 2, "Asking about the image")
 
         def work(classifier: Classifier) -> Outcome:

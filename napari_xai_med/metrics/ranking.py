@@ -68,12 +68,12 @@ class Ranking(MaskMetric):
             numbers = dict.fromkeys(self.quantities, reason) | {"relevance_mass_accuracy": mass}
             return Found(numbers, {CHANCE: chance})
         own = _ranked(case.evidence, mask)
-        # Chance alone is beaten by nearly half of all smooth random maps.
         # Making and sorting controls of all voxels takes long.
         coarse, within = case.coarse, case.coarse.masks[name]
         if np.count_nonzero(within) >= _ENOUGH and not partial_mask(within) and _alike(case, coarse):
             case, mask = coarse, within
         controls = {CHANCE: chance, **{key: _ranked(case.sign.of(each), mask) for key, each in case.controls.items()}}
+        # Chance alone is beaten by nearly half of all smooth random maps.
         auprc = {key: numbers["auprc"] for key, numbers in controls.items()}
         return Found(
             own, controls, verdicts=(against_controls(f"AUPRC for {name}", own["auprc"], auprc, Better.HIGHER),)

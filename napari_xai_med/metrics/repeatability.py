@@ -103,7 +103,7 @@ def _undefined(title: str, reason: str) -> Outcome:
     names = ("rank_correlation", "standard_error", "relative_error")
     better = (Better.HIGHER, Better.LOWER, Better.LOWER)
     scores = tuple(Score(name, nan, reason, better=way) for name, way in zip(names, better, strict=True))
-    return Outcome(scores, (Verdict(f"{title} is not defined: {reason}"),))
+    return Outcome(scores, (Verdict.undefined(title, reason),))
 
 
 def _control(runs: list[Float], seed: int, *, by_segments: bool) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from napari_xai_med.metrics.case import Mask
+from napari_xai_med.metrics.thinning import every_nth
 
 Real = TypeVar("Real", bound=np.floating[Any])
 Numbers = NDArray[np.floating[Any]]
@@ -45,10 +46,7 @@ def why_not(values: Numbers) -> str:
 def thinned(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Every n-th voxel along each axis, so that at most `MOST` are left; axes of length 1 are taken away."""
     flat = np.atleast_1d(np.squeeze(values))
-    step = 1
-    while np.prod([-(-n // step) for n in flat.shape]) > MOST:
-        step += 1
-    return flat[(slice(None, None, step),) * flat.ndim]
+    return flat[every_nth(flat.shape, MOST)]
 
 
 def rank_correlation(one: Numbers, other: Numbers) -> float | str:
