@@ -37,7 +37,7 @@ from napari_xai_med.segments.table import contributions_table
 from napari_xai_med.targets import Targets, fewer_classes, targets_of
 
 _DIFFERENCE = "{} minus {}"
-_SHOW_EVERY = 0.1
+_SHOW_EVERY = 0.25
 """Seconds from one preview to the next at least."""
 _SHARE = 10
 """How many times as long as a preview takes the work goes on before the next one."""

@@ -193,8 +193,8 @@ def evidence(pairs: Pairs, odd: Float, belief: Belief) -> tuple[float, Float]:
         If the covariance is singular.
     """
     interactions = belief.interactions()
-    halves = [part.halves(pairs.signs) for part in interactions]
-    parts = pairs.alike + [half.covariance() for half in halves]
+    alike = [part.likeness(pairs.signs) for part in interactions]
+    parts = pairs.alike + [each.covariance() for each in alike]
     lower = cholesky(_with_nugget(_weighted(belief, parts)), lower=True, check_finite=False)
     white = solve_triangular(lower, np.eye(pairs.count), lower=True, check_finite=False)
     orthogonal, upper = np.linalg.qr(white @ pairs.signs)
@@ -206,8 +206,8 @@ def evidence(pairs: Pairs, odd: Float, belief: Belief) -> tuple[float, Float]:
     weight = (freedom / rest * np.outer(fit, fit) - precision) / 2
     weight[np.diag_indices_from(weight)] += _NUGGET * np.trace(weight) / pairs.count
     own = [
-        variance * part.derivative(pairs.signs, half, weight)
-        for variance, part, half in zip(belief.variances[2:], interactions, halves, strict=True)
+        variance * part.derivative(pairs.signs, each, weight)
+        for variance, part, each in zip(belief.variances[2:], interactions, alike, strict=True)
     ]
     of_variances = belief.variances * [(weight * part).sum() for part in parts]
     return float(value), np.concatenate([of_variances, [each.sum() for each in own], np.sum(own, 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -13,25 +14,27 @@ _NODES = 24
 
 
 @dataclass(frozen=True)
-class Halves:
-    """The summands of the covariance of `Interactions`, of shape (m, m) each.
+class Likeness:
+    """How alike coalitions are, without what is believed of their tilt, and that.
 
     Parameters
     ----------
-    present, absent : ndarray of float64
-        Of both coalitions, and of both complements.
-    opposite, opposite_absent : ndarray of float64
-        Of one coalition and the other's complement, and of its complement and the other.
+    both, odd : ndarray of float64, shape (m, m)
+        How alike one coalition is to another, plus and minus how alike it is to that one's complement.
+    cosh, sinh : ndarray of float64, shape (m,), optional
+        Of what a tilt multiplies; None without one.
     """
 
-    present: Float
-    absent: Float
-    opposite: Float
-    opposite_absent: Float
+    both: Float
+    odd: Float
+    cosh: Float | None = None
+    sinh: Float | None = None
 
     def covariance(self) -> Float:
-        """Of the odd part of the game."""
-        covariance: Float = self.present + self.absent - self.opposite - self.opposite_absent
+        """Of the odd part of the game, shape (m, m)."""
+        if self.cosh is None or self.sinh is None:
+            return self.odd
+        covariance: Float = self.odd * np.outer(self.cosh, self.cosh) + self.both * np.outer(self.sinh, self.sinh)
         return covariance
 
 
@@ -68,38 +71,41 @@ class Interactions:
         # A coalition of one half of the players has the variance 1; exp(sum w) is left out everywhere.
         return float(1 - np.exp(-2 * self.weights.sum()))
 
-    def halves(self, signs: Float) -> Halves:
-        """Of the covariance at coalitions of shape (m, n)."""
+    def likeness(self, signs: Float) -> Likeness:
+        """Of coalitions of shape (m, n)."""
+        # To the other one, and to its complement.
         same = np.exp((signs * self.weights) @ signs.T - self.weights.sum())
         other = np.exp(-2 * self.weights.sum()) / same
-        tilted = np.exp(self.tilt * (signs @ self.weights))
-        up, ratio = np.outer(tilted, tilted), np.outer(tilted, 1 / tilted)
-        norm = 2 * self._norm()
-        same, other = same / norm, other / norm
-        return Halves(same * up, same / up, other * ratio, other * ratio.T)
+        both, odd = (same + other) / self._norm(), (same - other) / self._norm()
+        if not self.tilt:
+            return Likeness(both, odd)
+        tilted = self.tilt * (signs @ self.weights)
+        return Likeness(both, odd, np.cosh(tilted), np.sinh(tilted))
 
     def covariance(self, signs: Float) -> Float:
         """Of the odd part of the game, shape (m, m), at coalitions of shape (m, n)."""
-        return self.halves(signs).covariance()
+        return self.likeness(signs).covariance()
 
-    def derivative(self, signs: Float, halves: Halves, weight: Float) -> Float:
+    def derivative(self, signs: Float, likeness: Likeness, weight: Float) -> Float:
         """Of sum(weight * covariance) by the logarithm of each player's weight, shape (n,).
 
         Parameters
         ----------
         signs : ndarray of float64, shape (m, n)
-        halves : Halves
-            At them.
+        likeness : Likeness
+            Of them.
         weight : ndarray of float64, shape (m, m)
             Symmetric.
         """
-        same, other = halves.present + halves.absent, halves.opposite + halves.opposite_absent
-        by_weight = (signs * ((weight * (same + other)) @ signs)).sum(0)
-        if self.tilt:
-            odd = halves.present - halves.absent - halves.opposite + halves.opposite_absent
-            by_weight += 2 * self.tilt * (signs.T @ (weight * odd).sum(1))
-        by_norm = (weight * (same - other)).sum() / np.tanh(self.weights.sum())
-        derivative: Float = self.weights * (by_weight - by_norm)
+        both, odd = weight * likeness.both, weight * likeness.odd
+        if likeness.cosh is None or likeness.sinh is None:
+            by_weight, covariance = (signs * (both @ signs)).sum(0), odd.sum()
+        else:
+            cosh, sinh = likeness.cosh[:, None], likeness.sinh[:, None]
+            by_weight = (cosh * signs * (both @ (cosh * signs)) + sinh * signs * (odd @ (sinh * signs))).sum(0)
+            by_weight += 2 * self.tilt * (signs * (sinh * (odd @ cosh) + cosh * (both @ sinh))).sum(0)
+            covariance = (cosh * (odd @ cosh) + sinh * (both @ sinh)).sum()
+        derivative: Float = self.weights * (by_weight - covariance / np.tanh(self.weights.sum()))
         return derivative
 
     def _factors(self) -> tuple[Float, Float, Float]:
@@ -139,5 +145,9 @@ class Interactions:
 
 def _quadrature(players: int) -> tuple[Float, Float]:
     """Nodes between 0 and 1 and their weights, shape (nodes, 1)."""
-    nodes, weight = np.polynomial.legendre.leggauss(min(players // 2 + 1, _NODES))
+    nodes, weight = _nodes(min(players // 2 + 1, _NODES))
     return (nodes[:, None] + 1) / 2, weight[:, None] / 2
+
+
+# Finding them takes longer than using them.
+_nodes = cache(np.polynomial.legendre.leggauss)

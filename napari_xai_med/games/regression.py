@@ -74,11 +74,11 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
             fitted_with = few
         found = [posterior(pairs, g, belief) for g, belief in zip(odd.T, beliefs, strict=True)]
         estimate = _estimate(found, len(asked), rule)
-        wanted = max(players // 2, len(asked) // _GROWTH)
-        more = design.draw(asked, min(wanted, rule.budget // 2 - len(asked)))
         yield estimate
-        if estimate.settled or not len(more):
+        left = rule.budget // 2 - len(asked)
+        if estimate.settled or not left:
             break
+        more = design.draw(asked, min(left, max(players // 2, len(asked) // _GROWTH)))
         asked = np.concatenate([asked, more])
         odd = np.concatenate([odd, _odd_part(game, more)])
         if 2 * len(asked) == 2**players:

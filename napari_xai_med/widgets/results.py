@@ -104,17 +104,18 @@ def update_heatmap(
 
 def refill(layer: Any, data: NDArray[Any], options: dict[str, Any]) -> None:
     """Give a layer other data, with the place, name, features and metadata that come with them, and draw it once."""
+    wanted, names = options | {"data": data}, ("data", "scale", "translate", "rotate", "shear")
+    shown = {name: getattr(layer, name) for name in names} | {"affine": layer.affine.affine_matrix}
+    # The segments of one estimate are those of the next.
+    changed = [name for name, value in shown.items() if not np.array_equal(value, wanted[name])]
     # napari offers no public way to change several things at once; drawing after each takes five times as long.
     with getattr(layer, "_block_refresh", nullcontext)():
-        layer.data = data
-        for name in ("scale", "translate", "rotate", "shear"):
-            if not np.array_equal(getattr(layer, name), options[name]):
-                setattr(layer, name, options[name])
-        if not np.array_equal(layer.affine.affine_matrix, options["affine"]):
-            layer.affine = options["affine"]
+        for name in changed:
+            setattr(layer, name, wanted[name])
         if "features" in options:
             layer.features = options["features"]
-    layer.refresh()
+    if changed:
+        layer.refresh()
     layer.metadata = options["metadata"]
     if layer.name != options["name"]:
         layer.name = options["name"]
