@@ -11,6 +11,7 @@ from PIL import Image as Picture
 
 from napari_xai_med import explain_all, load_model
 from napari_xai_med.attribution import DISCLAIMER
+from napari_xai_med.basis import basis
 from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import explainers
@@ -49,6 +50,32 @@ def test_predict_prints_all_classes_sorted(capsys: pytest.CaptureFixture[str]) -
     assert [name.strip() for name, _ in lines] == ["ground glass", "normal"]
     assert sum(values) == pytest.approx(1, abs=1e-3)
     assert DISCLAIMER in out
+
+
+def test_how_many_segments_were_made_and_how_well_lime_fits_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--segments", "slic", "--segments-number", 12, "--samples", 100, "--top-classes", 2, "--out", tmp_path)
+    code, out, _ = run(capsys, "explain", "slice_nodule", "--model", "chest_ct_2d", "--method", "lime", *words)
+    assert code == 0
+    found = explain_all(
+        sample_files("slice_nodule")[0],
+        "chest_ct_2d",
+        "lime",
+        top_classes=2,
+        segments={"method": "slic", "number": 12},
+        samples=100,
+    )
+    fits = []
+    for each in found:
+        assert each.segments is not None
+        table = each.segments.table
+        fits.append(each.record.method["r2"])
+        told = f"{table['segment'].max()} segments, {each.record.method['evaluations']} evaluations"
+        error = f"largest standard error {table['standard_error'].max():.2g}"
+        assert f"LIME for {each.about} ({told}, {error}, R2 {fits[-1]:.2f}):" in out
+    assert basis(found).endswith(f"lowest R2 {min(fits):.2f}")
+    assert not basis([explain_all(sample_files("slice_nodule")[0], "chest_ct_2d", "saliency")[0]])
 
 
 def test_layers_lists_sizes_and_the_default(capsys: pytest.CaptureFixture[str]) -> None:

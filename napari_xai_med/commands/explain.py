@@ -218,6 +218,7 @@ def explain_and_save(
     best: tuple[int, str] | None = None,
 ) -> list[Attribution]:
     """Write the results for some classes, and print what was written."""
+    from napari_xai_med.basis import basis
     from napari_xai_med.explanation import explain_requests
     from napari_xai_med.io.results import save_results
     from napari_xai_med.segments.best import fewer_segments
@@ -232,7 +233,8 @@ def explain_and_save(
                 print(f"Note: {notice}")
         told.update(attribution.notices)
         files = save_results(image, attribution, folder, bands, best=best)
-        print(f"{attribution.full_title} for {attribution.about}:")
+        rests_on = basis([attribution])
+        print(f"{attribution.full_title} for {attribution.about}{rests_on and f' ({rests_on})'}:")
         for path in files.written:
             print(f"  {path}")
         if best and attribution.segments and (fewer := fewer_segments(attribution.segments.table, *best)):

@@ -128,12 +128,17 @@ def _volume(options: argparse.Namespace) -> tuple[Classifier, ExplainRequest] | 
 
 
 def _save(image: Image, explained: ExplainedSlices, folder: Path) -> None:
+    from napari_xai_med.basis import basis
     from napari_xai_med.io.slices import save_slices
 
     slices = explained.slices
     for index, score, each in zip(slices.indices, slices.scores, explained.attributions, strict=True):
         told = ", ".join(f"{name} {value:.4f}" for name, value in each.prediction.ranked)
-        print(f"{slices.plane} {index}: score {score:.6g}; {each.prediction.quantity} {told}; {each.about} explained")
+        rests_on = basis([each])
+        print(
+            f"{slices.plane} {index}: score {score:.6g}; {each.prediction.quantity} {told}; {each.about} explained"
+            f"{rests_on and f' ({rests_on})'}"
+        )
     _tell_notices(explained)
     for path in save_slices(image, explained, folder):
         print(f"  {path}")

@@ -163,7 +163,8 @@ def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution, gr
     files = replace(files, segments=Path(f"{stem}_segments.nii.gz"), table=Path(f"{stem}_segments.csv"))
     assert files.segments is not None
     save_nifti(files.segments, segments.labels.reshape(grid.shape), grid, f"Segments; {DISCLAIMER}")
-    segments.table.to_csv(files.table, index=False)
+    # The first row is of what is no segment.
+    segments.table.iloc[1:].to_csv(files.table, index=False)
     return files
 
 

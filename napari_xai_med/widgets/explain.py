@@ -12,6 +12,7 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QCheckBox, QPushButton
 
+from napari_xai_med.basis import basis
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.layers import METADATA_KEY, image_to_layer
@@ -19,7 +20,7 @@ from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.widgets import asked
 from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.heatmap import HeatmapControls
-from napari_xai_med.widgets.heatmaps import Series, so_far
+from napari_xai_med.widgets.heatmaps import Series
 from napari_xai_med.widgets.live import Live
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
@@ -160,7 +161,7 @@ class ExplainWidget(QuestioningWidget):
     # What is shown
 
     def _show_series(self, series: Series, found: list[asked.Shown]) -> None:
-        self._so_far = so_far([each.attribution for each in found])
+        self._so_far = basis([each.attribution for each in found])
         # Without those that the user removed meanwhile.
         left = [layer for layer in series.layers if layer in self.viewer.layers]
         self._show_layer(left[-1] if left else None)

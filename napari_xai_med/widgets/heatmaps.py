@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from napari.layers import Layer
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_xai_med.attribution import Attribution
+from napari_xai_med.basis import evaluations
 from napari_xai_med.io.results import ResultFiles, save_results
 from napari_xai_med.job import Job
 from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
@@ -222,19 +222,3 @@ def contours(described: LayerTuple) -> LabelsLayer:
 
 def _top(attribution: Attribution) -> float:
     return 0.0 if attribution.segments is None else float(abs(attribution.values).max())
-
-
-def evaluations(attribution: Attribution) -> int:
-    """How many masked images an estimate rests on; 0 for methods that don't ask about these."""
-    return int(attribution.record.method.get("evaluations", 0))
-
-
-def so_far(attributions: Sequence[Attribution]) -> str:
-    """How far estimates by segments have come, in words; empty for other methods."""
-    count = evaluations(attributions[0])
-    errors = [each.segments.table["standard_error"].max() for each in attributions if each.segments is not None]
-    if not count or not errors:
-        return ""
-    # Comparisons with NaN, where nothing is known of the errors, are false.
-    largest = max((error for error in errors if error > 0), default=0.0)
-    return f"{count} evaluations" + (f", largest standard error {largest:.2g}" if largest else "")

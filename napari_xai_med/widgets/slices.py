@@ -13,6 +13,7 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import QLabel, QPushButton
 
 from napari_xai_med.attribution import Attribution
+from napari_xai_med.basis import basis
 from napari_xai_med.errors import InputError
 from napari_xai_med.explanation import explain_request
 from napari_xai_med.grid import Grid
@@ -27,7 +28,6 @@ from napari_xai_med.segmenting import Regions
 from napari_xai_med.slice_pipeline import METHOD, ExplainedSlices, SliceChoice, Slices, explain_slices, find_slices
 from napari_xai_med.widgets.asked import Asked, Read
 from napari_xai_med.widgets.controls import row
-from napari_xai_med.widgets.heatmaps import so_far
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.loader import Loader
 from napari_xai_med.widgets.oblique import add_oblique_heatmap, plane_on_screen
@@ -247,7 +247,7 @@ class SlicesWidget(QuestioningWidget):
     ) -> None:
         """Show what is known by now, and of a new list the first slice; the user may look at others meanwhile."""
         changed, slices = maps.show(read, found), found.slices
-        self._so_far = so_far(found.attributions[-1:])
+        self._so_far = basis(found.attributions[-1:])
         if not (changed or final):
             return
         place = self.list.currentIndex().row() if self._shown is not None and self._shown.asked is asked else -1
