@@ -15,21 +15,26 @@ import torch
 THREADS = 2
 
 
-def seconds(calls: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
+def seconds(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+    threads: int = THREADS,
+) -> dict[str, float]:
     """Median time of each call.
 
     They take turns, in another order each time: what else the machine does slows all of them alike, and so does what
     the one before left in the memory.
     """
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name in random.Random(turn).sample(list(calls), len(calls)):
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
             # The first turn makes what later ones find ready.
             if turn:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: median(values) for name, values in times.items()}
 
 

@@ -3,11 +3,14 @@
 The same network, image, segments and number of evaluations. *tuned*: masks made without a loop and the network's best
 batch, where the package lets one choose it; *default*: the package's own settings, with the masks of its tutorials.
 
-``python benchmarks/perturbation.py``
+Processor time in one thread: at a millisecond an image, what else the machine does would tell more than the packages.
+
+``OMP_NUM_THREADS=1 python benchmarks/perturbation.py``
 """
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -145,7 +148,7 @@ def main() -> None:
     }
     for title, calls in groups.items():
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            times = seconds({**calls, "plain": task.plain}, 3)
+            times = seconds({**calls, "plain": task.plain}, 7, time.process_time, 1)
         first = times[next(iter(calls))]
         rows = {
             name: [f"{times[name]:.2f}", f"{times[name] / times['plain']:.2f}", f"{times[name] / first:.2f}"]

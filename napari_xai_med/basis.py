@@ -34,4 +34,10 @@ def basis(attributions: Sequence[Attribution]) -> str:
     fits = [r2 for each in attributions if (r2 := each.record.method.get("r2")) is not None]
     if fits:
         told.append(f"{'lowest ' if len(fits) > 1 else ''}R2 {min(fits):.2f}")
+    ranks = [rank for each in attributions if (rank := each.record.method.get("expected_rank_correlation")) is not None]
+    if ranks:
+        told.append(f"rank correlation with another seed {min(ranks):.3f}")
+    sums = [abs(each.record.method.get("additivity_residual", 0.0)) for each in attributions]
+    if any("additivity_residual" in each.record.method for each in attributions):
+        told.append(f"sum off by {max(sums):.1g}")
     return ", ".join(told)

@@ -267,7 +267,7 @@ def _attribution(
     names = asked.classifier.class_names
     if not np.isfinite(values).all():
         raise ModelError(f"{title} gave values that are not finite; choose another layer or method.")
-    segments = None if raw.parts is None else _segment_map(asked, raw.parts)
+    segments = None if raw.parts is None else _segment_map(asked, raw.parts, raw.facts["segments"].get("original", ()))
     values, grid = asked.section.lift(values, asked.image)
     assert target.index is not None
     sentence = _SAME if pair[1] is not None else zero_sentence(title, target.words(names))
@@ -300,9 +300,9 @@ def _attribution(
     )
 
 
-def _segment_map(asked: _Asked, parts: Parts) -> SegmentMap:
+def _segment_map(asked: _Asked, parts: Parts, original: Sequence[int]) -> SegmentMap:
     """Parts of the network's input as segments of the image, with what is known of each."""
     image = asked.section.image
     labels = labels_on_image(parts, asked.network_input, image.grid.shape)
-    table = contributions_table(labels, image.data, None if image.is_bare else image.grid.spacing, parts)
+    table = contributions_table(labels, image.data, None if image.is_bare else image.grid.spacing, parts, original)
     return SegmentMap(asked.section.lift(labels, asked.image)[0], table)

@@ -80,6 +80,10 @@ def choice_of(
 def in_memory(labels: object, image: Image) -> Image | None:
     """A label map that is no file: an array on an image's grid, or an image itself."""
     if isinstance(labels, np.ndarray):
+        if labels.shape != image.grid.shape:
+            raise InputError(
+                f"Labels and masks have the shape of {image.name}, {image.grid.shape}; this one has {labels.shape}."
+            )
         return Image(labels[np.newaxis].astype(np.float32), image.grid, "labels")
     return labels if isinstance(labels, Image) else None
 
@@ -120,7 +124,8 @@ def segments_request(
     spacing = Grid(tuple(seen.tensor.shape[2:]), own.grid.affine @ seen.to_image).spacing
     found = segments_of(choice, regions or Regions(), image, section, seen, spacing)
     labels = resample_nearest(found.labels, np.linalg.inv(seen.to_image), own.grid.shape)
-    table = segments_table(labels, own.data, None if own.is_bare else own.grid.spacing, found.count)
+    voxel = None if own.is_bare else own.grid.spacing
+    table = segments_table(labels, own.data, voxel, found.count, found.facts.get("original", ()))
     lifted, grid = section.lift(labels, image)
     title = "drawn" if choice.method == DRAWN else make_segmenter(choice.method, choice.options).title
     return PlacedSegments(SegmentMap(lifted, table), grid, title, found.notices)
@@ -190,7 +195,10 @@ def _on_input(
     if image.ndim == 2 and found.ndim == 3 and 1 in found.grid.shape:
         found = flat(found)
     if found.ndim != image.ndim:
-        raise InputError(f"The {what} is {found.ndim}D and {image.name} is {image.ndim}D; choose another one.")
+        raise InputError(
+            f"{found.name} is {found.ndim}D, as which it can't be the {what} of {image.name}, which is {image.ndim}D; "
+            "choose another one."
+        )
     whole = marked(found.data[0], found.name) if what == "mask" else _labels_of(found)
     grid = grid_in_world(image, section, to_image, shape)
     placed = resample_nearest(whole.astype(np.int64), np.linalg.inv(found.grid.affine) @ grid.affine, grid.shape)

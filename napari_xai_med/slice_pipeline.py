@@ -153,6 +153,19 @@ class ExplainedSlices:
     attributions: tuple[Attribution, ...]
     estimated: bool = False
 
+    @property
+    def slice_notices(self) -> tuple[str, ...]:
+        """What the user should read of finished slices; with their numbers what is not true of all."""
+        done = self.attributions[: len(self.attributions) - self.estimated]
+        told: dict[str, list[int]] = {}
+        for index, each in zip(self.slices.indices, done, strict=False):
+            for notice in each.notices:
+                told.setdefault(notice, []).append(index)
+        return tuple(
+            notice if len(where) == len(done) else f"{self.slices.plane} {', '.join(map(str, where))}: {notice}"
+            for notice, where in told.items()
+        )
+
     def finished(self) -> ExplainedSlices | None:
         """Those that are no estimates, as if no more had been asked for; None if there is none."""
         count = len(self.attributions) - self.estimated

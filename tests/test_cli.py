@@ -66,15 +66,17 @@ def test_how_many_segments_were_made_and_how_well_lime_fits_is_told(
         segments={"method": "slic", "number": 12},
         samples=100,
     )
-    fits = []
+    fits, ranks = [], []
     for each in found:
         assert each.segments is not None
         table = each.segments.table
         fits.append(each.record.method["r2"])
         told = f"{table['segment'].max()} segments, {each.record.method['evaluations']} evaluations"
         error = f"largest standard error {table['standard_error'].max():.2g}"
-        assert f"LIME for {each.about} ({told}, {error}, R2 {fits[-1]:.2f}):" in out
-    assert basis(found).endswith(f"lowest R2 {min(fits):.2f}")
+        ranks.append(each.record.method["expected_rank_correlation"])
+        sure = f"R2 {fits[-1]:.2f}, rank correlation with another seed {ranks[-1]:.3f}"
+        assert f"LIME for {each.about} ({told}, {error}, {sure}):" in out
+    assert basis(found).endswith(f"lowest R2 {min(fits):.2f}, rank correlation with another seed {min(ranks):.3f}")
     assert not basis([explain_all(sample_files("slice_nodule")[0], "chest_ct_2d", "saliency")[0]])
 
 

@@ -84,6 +84,12 @@ def test_the_slices_are_explained_as_each_of_them_alone() -> None:
         np.testing.assert_array_equal(each.values, alone.values)
         assert each.record.request == alone.record.request
         assert each.record.result["sha256"] == alone.record.result["sha256"]
+    notices = [each.notices for each in found.attributions]
+    for index, told in zip(found.slices.indices, notices, strict=True):
+        assert all(
+            (notice if all(notice in each for each in notices) else f"axial {index}: {notice}") in found.slice_notices
+            for notice in told
+        )
     mask = read_image(MASK)
     chosen = [choose_slices(LESION, "mask", rule_mask=each) for each in (MASK, mask, mask.data[0])]
     assert len({(each.indices, each.scores) for each in chosen}) == 1

@@ -147,9 +147,8 @@ def _save(image: Image, explained: ExplainedSlices, folder: Path) -> None:
 
 def _tell_notices(explained: ExplainedSlices) -> None:
     heatmap = () if explained.slices.heatmap is None else explained.slices.heatmap.notices
-    others = (notice for each in explained.attributions for notice in each.notices)
     # A dict keeps each sentence once, in order.
-    for notice in dict.fromkeys((*explained.slices.notices, *heatmap, *others)):
+    for notice in dict.fromkeys((*explained.slices.notices, *heatmap, *explained.slice_notices)):
         print(f"Note: {notice}")
 
 

@@ -22,13 +22,21 @@ _FIRST = 64
 _PART = 256
 _ALPHA = 1.0
 """Of the ridge regression, as lime has it."""
-_GOOD_FIT = 0.5
+_GOOD_FIT, _COUNTED = 0.5, 0.01
 
 _ONE_BY_ONE = ("forward_selection", "lasso_path")
 """Selections that never fit all segments at once."""
 _TOO_FEW = (
     "LIME can't tell {} segments apart by {} samples; take at least {} samples, better ten for each segment, or make "
     "fewer segments."
+)
+_UNCOUNTED = (
+    "With a kernel width of {:g} masked images count for less than 1 % of the fit; choose a larger one, such as 1."
+)
+_RESAMPLED = 20
+"""Bootstrap samples of a fit with selected segments; the rank correlation needs no exact spread."""
+_WHICH = (
+    "LIME keeps {} segments only with a feature selection; choose one, such as highest_weights, or 0 for all segments."
 )
 _POOR_FIT = (
     "LIME's linear model explains {:.0%} of what the masked images' scores differ by (R2 {:.2f}): segments act "
@@ -55,7 +63,7 @@ class Lime(SegmentExplainer):
     the same with this seed as its `random_state`, if it also gets the `random_seed` that it else draws first. What
     differs is what is explained: by default the logit, where lime explains the probability; ask for that as quantity.
     Standard errors are the regression's own, robust to scores that no linear model fits (HC3); with features selected
-    they take the selection as given.
+    they take the selection as given. How alike another seed would rank the segments is told by a bootstrap then.
 
     References
     ----------
@@ -100,6 +108,8 @@ class Lime(SegmentExplainer):
         """A regression on the first samples, and again whenever these are twice as many; see `SegmentExplainer`."""
         if self.samples <= game.players and self.feature_selection not in _ONE_BY_ONE:
             raise InputError(_TOO_FEW.format(game.players, self.samples, game.players + 1))
+        if self.features and self.feature_selection == "none":
+            raise InputError(_WHICH.format(self.features))
         masks = self._masks(game.players)
         game.expected = self.samples + 2
         # The cosine distance between a mask and the one of all segments.
@@ -116,8 +126,10 @@ class Lime(SegmentExplainer):
                 target_facts=tuple(fit.facts for fit in fits),
                 target_notices=tuple(fit.notices for fit in fits),
             )
-            yield self.ranked(estimate)
-            if count == self.samples:
+            last = count == self.samples
+            selected = last and bool(np.isnan(estimate.errors).any())
+            yield self.ranked(estimate, self._spread(masks, distances, scores) if selected else None)
+            if last:
                 return
             count = min(2 * count, self.samples)
 
@@ -151,7 +163,20 @@ class Lime(SegmentExplainer):
         errors[chosen] = _errors(masks[:, chosen], scores - intercept - masks @ weights, self._kernel(distances))
         facts = {"r2": float(r2), "intercept": float(intercept), "local_prediction": float(predicted[0])}
         notices = (_POOR_FIT.format(max(r2, 0.0), r2),) if r2 < _GOOD_FIT else ()
+        counted = self._kernel(distances)
+        if counted[distances > 0].sum() < _COUNTED * counted.sum():
+            notices = (_UNCOUNTED.format(self.kernel_width),)
         return _Fit(weights, errors, facts, notices)
+
+    def _spread(self, masks: Coalitions, distances: Float, scores: Float) -> Float:
+        """How much weights with selected segments differ from seed to seed, (T, players): a bootstrap of samples."""
+        random = np.random.default_rng(self.seed)
+        runs = []
+        for _ in range(_RESAMPLED):
+            # The image itself is among all samples.
+            rows = np.append(0, random.integers(1, len(masks), len(masks) - 1))
+            runs.append([self._fit(masks[rows], distances[rows], column[rows]).weights for column in scores.T])
+        return np.asarray(np.std(runs, 0, ddof=1))
 
     def _kernel(self, distances: Float) -> Float:
         """What samples count, as in lime_image."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from math import floor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,7 +86,10 @@ class SegmentExplainer(MaskedExplainer):
         facts = estimate.target_facts or ({},) * len(found)
         notices = estimate.target_notices or ((),) * len(found)
         # Comparisons with NaN, where nothing is known, are false.
-        poor = [(_POOR_RANKS.format(self.title, each),) if each < _GOOD_RANKS else () for each in found]
+        # Rounded down, so that what is below the limit reads so.
+        poor = [
+            (_POOR_RANKS.format(self.title, floor(100 * each) / 100),) if each < _GOOD_RANKS else () for each in found
+        ]
         known = [{"expected_rank_correlation": each} if each == each else {} for each in found]
         return replace(
             estimate,

@@ -20,6 +20,10 @@ _PER_SEGMENT = 20
 """Evaluations for each segment, if the user says nothing: about 1 % of error in most games."""
 _MOST = 40_000
 """Evaluations that can be put together: several matrices of half as many rows and columns, of 3 GB each."""
+_OPEN = (
+    "After {} evaluations the order or the errors that were asked for are not settled; allow more evaluations, make "
+    "fewer segments, or ask for less."
+)
 _TOO_MANY = (
     "Shapley values of {} segments by {} evaluations would take hours and more memory than most computers have; make "
     "fewer segments, allow at most {} evaluations, or choose Owen values, which go from coarse to fine."
@@ -75,7 +79,10 @@ class ShapleyValues(SegmentExplainer):
         # The first estimate needs two for each segment and two more.
         budget = self.evaluations or max(_PER_SEGMENT * n, 2 * n + 2)
         game.expected = min(budget, 2**n)
-        if game.expected > _MOST:
+        rule = StopRule(budget, self.top, self.tolerance)
+        if game.expected > _MOST and (budget < 2**n or rule.early):
             raise InputError(_TOO_MANY.format(n, budget, _MOST))
-        for estimate in regression(game, StopRule(budget, self.top, self.tolerance), self.seed):
-            yield self.ranked(replace(estimate, facts={**estimate.facts, "settled": estimate.settled}))
+        for estimate in regression(game, rule, self.seed):
+            open_yet = (_OPEN.format(estimate.evaluations),) if rule.early and not estimate.settled else ()
+            facts = {**estimate.facts, "settled": estimate.settled}
+            yield self.ranked(replace(estimate, facts=facts, notices=(*estimate.notices, *open_yet)))

@@ -38,7 +38,8 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
     game : Game
     rule : StopRule
         The first estimate takes 2 n + 2 evaluations of n players, each further one n, and more where much is known.
-        With a budget of 2 to the power of n the last one is exact.
+        Where the budget is enough for all coalitions, the last one is exact, and the only one if there is nothing
+        else to stop for.
     seed : int
         Of the coalitions that are asked.
 
@@ -58,7 +59,7 @@ def regression(game: Game, rule: StopRule, seed: int = 0) -> Iterator[Estimate]:
     """
     players = game.players
     _check(players, rule.budget)
-    if players < 4:
+    if players < 4 or (2**players <= rule.budget and not rule.early):
         yield exact_estimate(game)
         return
     design = Design(players, np.random.default_rng(seed))

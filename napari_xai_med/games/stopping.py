@@ -30,6 +30,11 @@ class StopRule:
     top: int = 0
     tolerance: float = 0.0
 
+    @property
+    def early(self) -> bool:
+        """Whether there is anything but the budget to stop for."""
+        return self.top > 0 or self.tolerance > 0
+
     def settled(self, values: Float, covariances: Float) -> bool:
         """Whether all that is asked for is reached, for every target.
 
@@ -41,15 +46,17 @@ class StopRule:
         """
         asked = [self._ordered] * (self.top > 0) + [self._precise] * (self.tolerance > 0)
         each = list(zip(values, covariances, strict=True))
-        return bool(asked) and all(reached(*target) for reached in asked for target in each)
+        return self.early and all(reached(*target) for reached in asked for target in each)
 
     def _ordered(self, values: Float, covariance: Float) -> bool:
-        order = np.argsort(-abs(values), kind="stable")[: self.top + 1]
-        signs = np.sign(values[order])
+        order = np.argsort(-abs(values), kind="stable")
+        sizes, signs = abs(values[order]), np.sign(values[order])
         errors = covariance[np.ix_(order, order)] * signs[:, None] * signs
         variances = np.diag(errors)
-        doubt = variances[1:] + variances[:-1] - 2 * np.diag(errors, 1)
-        return bool(np.all(-np.diff(abs(values[order])) >= _APART * np.sqrt(np.maximum(doubt, 0))))
+        # Each of the top with all behind it: the next one may be known better than one further down.
+        doubt = variances[: self.top, None] + variances - 2 * errors[: self.top]
+        apart = sizes[: self.top, None] - sizes >= _APART * np.sqrt(np.maximum(doubt, 0))
+        return bool(apart[np.triu_indices(len(apart), 1, len(order))].all())
 
     def _precise(self, values: Float, covariance: Float) -> bool:
         return float(np.sqrt(np.diag(covariance).max())) <= self.tolerance * float(abs(values).max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from napari_xai_med.errors import InputError
@@ -106,6 +107,11 @@ class SegmentChoice:
 
         if isinstance(segments, str):
             known = not segments or segments in segmenters()
+            if not known and not Path(segments).suffix and not Path(segments).exists():
+                raise InputError(
+                    f"There is no way to make segments named '{segments}', nor a file; known are: "
+                    f"{', '.join(sorted(segmenters()))}."
+                )
             return cls(segments or cls.method, mask=mask) if known else cls(DRAWN, labels=segments, mask=mask)
         options = {key: value for key, value in segments.items() if key not in ("method", "labels", "background")}
         method = str(segments.get("method", DRAWN if "labels" in segments else "slic"))

@@ -70,6 +70,8 @@ class Heatmaps:
             name = f"{layer.name}, segments"
             self._show_segments(layer, segments_to_layer(view, attribution.segments, attribution.grid, name))
         self._show_best(layer, shown.asked.drawn)
+        # The status bar would go on telling what the segment under the cursor contributed before.
+        self.viewer.update_status_from_cursor()
         return layer
 
     def _show_segments(self, heatmap: ImageLayer, described: LayerTuple) -> None:

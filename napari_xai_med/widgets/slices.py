@@ -262,8 +262,7 @@ class SlicesWidget(QuestioningWidget):
             self._scroll_to(self.list)
         if final:
             volume = () if slices.heatmap is None else slices.heatmap.notices
-            others = (notice for each in finished for notice in each.notices)
-            self.notices.tell((*slices.notices, *volume, *others))
+            self.notices.tell((*slices.notices, *volume, *found.slice_notices))
 
     def _show(self, shown: _Shown, slices: Slices, attributions: tuple[Attribution, ...]) -> None:
         self._shown = shown

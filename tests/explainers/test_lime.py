@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import spearmanr
 from segment_cases import HEADS, case, weights_of
 from torch import Tensor, nn
 
+from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.lime import Lime
 from napari_xai_med.job import Job
 from napari_xai_med.models.head import Head
@@ -126,3 +128,35 @@ def test_estimates_come_while_samples_are_asked_for() -> None:
     (fewer,), _ = maps_of(Lime(samples=64), classifier, x, [(0, 1)], segments=segments_of(x, 12))
     assert maps[0].facts["samples_used"] == 300
     np.testing.assert_allclose(weights_of(shown[0][0][0]), weights_of(fewer), atol=1e-12)
+
+
+@pytest.mark.parametrize("selection", ["lasso_path", "highest_weights", "forward_selection"])
+def test_how_alike_another_seed_selects_is_told(selection: str) -> None:
+    classifier, x = case(1, Head.SOFTMAX)
+
+    def run(samples: int, seed: int = 0) -> Any:
+        lime = Lime(samples=samples, seed=seed, feature_selection=selection, features=4)
+        return maps_of(lime, classifier, x, [(0, 1)], segments=segments_of(x, 12))[0][0]
+
+    runs = [run(30, seed) for seed in range(12)]
+    measured = np.mean([spearmanr(*pair).statistic for pair in combinations([weights_of(raw) for raw in runs], 2)])
+    told = [raw.facts["expected_rank_correlation"] for raw in runs]
+    # Drawn again from what was drawn, which spreads the ranks out: rather too low than too high.
+    assert measured - 0.35 < np.mean(told) < measured + 0.1
+    assert all(any("With another seed" in notice for notice in raw.notices) for raw in runs)
+    assert run(1000).facts["expected_rank_correlation"] > np.mean(told)
+
+
+def test_a_number_of_features_needs_a_selection() -> None:
+    classifier, x = case(1, Head.SOFTMAX)
+    with pytest.raises(InputError, match="LIME keeps 5 segments only with a feature selection"):
+        maps_of(Lime(features=5), classifier, x, [(0, 1)], segments=segments_of(x, 12))
+
+
+@pytest.mark.parametrize(("count", "width", "told"), [(1, 0.25, True), (12, 0.01, True), (12, 0.25, False)])
+def test_a_kernel_that_counts_nothing_is_told(count: int, width: float, told: bool) -> None:
+    classifier, x = case(1, Head.SOFTMAX)
+    segments = segments_of(x, 12) if count > 1 else (Segments(np.ones(x.shape[2:], np.int32)),)
+    (raw,), _ = maps_of(Lime(kernel_width=width), classifier, x, [(0, 1)], segments=segments)
+    assert any(f"With a kernel width of {width:g} masked images count" in notice for notice in raw.notices) == told
+    assert not any("segments act together" in notice for notice in raw.notices)

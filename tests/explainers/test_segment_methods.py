@@ -14,7 +14,7 @@ from helpers import classifier_of, maps_of, segments_of
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_xai_med import Image
+from napari_xai_med import Image, explain
 from napari_xai_med.errors import InputError
 from napari_xai_med.explainers.base import RawMap, explainers, make_explainer
 from napari_xai_med.explainers.segmented import SegmentExplainer
@@ -145,6 +145,7 @@ def test_drawn_labels_may_have_any_numbers(name: str) -> None:
     )
     assert found.segments is not None
     assert found.record.method["segments"]["original"] == [7, 40, 300]
+    assert found.segments.table["label"].tolist() == [0, 7, 40, 300]
     contributions = found.segments.table["contribution"].to_numpy()
     for row, number in enumerate((7, 40, 300), 1):
         np.testing.assert_array_equal(found.values[drawn == number], np.float32(contributions[row]))
@@ -188,3 +189,27 @@ def test_values_come_to_those_of_shapley(name: str) -> None:
         assert np.abs(values_of_parts(few) - expected).max() >= off.max()
         assert many.facts["additivity_residual"] == pytest.approx(0.0, abs=1e-5)
         assert many.facts["of_image"] - many.facts["of_baseline"] == pytest.approx(worth[-1] - worth[0])
+
+
+@pytest.mark.parametrize(
+    ("segments", "mask", "sentence"),
+    [
+        ("slick", None, "no way to make segments named 'slick', nor a file; known are: felzenszwalb"),
+        ("slick.nii.gz", None, "There is no file"),
+        (np.ones((5, 5)), None, r"Labels and masks have the shape of image, \(8, 8\); this one has \(5, 5\)"),
+        ("slic", np.ones((5, 5)), r"Labels and masks have the shape of image, \(8, 8\); this one has \(5, 5\)"),
+    ],
+    ids=str,
+)
+def test_what_is_no_label_map_is_a_sentence(segments: Any, mask: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        explain(image(8, 8)[0, 0].numpy(), network((8, 8)), "lime", segments=segments, mask=mask)
+
+
+def test_an_order_that_is_not_settled_is_told() -> None:
+    x = image(8, 8)
+    segments = Segments(np.arange(1, 17, dtype=np.int32).reshape(4, 4).repeat(2, 0).repeat(2, 1))
+    for options, told in (({}, False), ({"tolerance": 1e-9}, True), ({"tolerance": 1.0}, False)):
+        for raw in explained("shapley", x, segments, {"evaluations": 60, **options}):
+            assert any("After 60 evaluations" in notice for notice in raw.notices) == told
+            assert raw.facts["settled"] == (options.get("tolerance") == 1.0)

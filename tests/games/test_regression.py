@@ -151,3 +151,28 @@ def test_stops_when_precise_enough() -> None:
 def test_too_small_a_budget() -> None:
     with pytest.raises(InputError, match="25 evaluations are too few for 12 segments; allow 26 or more"):
         next(regression(perceptron(12), StopRule(25)))
+
+
+@pytest.mark.parametrize("rule", [StopRule(2**6), StopRule(2**6 + 5)])
+def test_a_budget_for_all_coalitions_needs_no_regression(rule: StopRule) -> None:
+    game = perceptron(6)
+    (known,) = exact(game)
+    (found,) = regression(game, rule)
+    assert np.array_equal(found.values, known.values)
+    assert (found.exact, found.evaluations) == (True, 2**6)
+    *_, early = regression(game, StopRule(2**6, tolerance=0.5))
+    assert early.settled
+    assert early.evaluations < 2**6
+    *_, all_of_them = regression(game, StopRule(2**6, tolerance=1e-12))
+    assert all_of_them.exact
+    np.testing.assert_allclose(all_of_them.values, known.values, atol=1e-12)
+
+
+@pytest.mark.parametrize(("variance", "settled"), [(25.0, False), (0.01, True)])
+def test_the_top_stand_apart_from_all_others(variance: float, settled: bool) -> None:
+    """Not from the next one alone, which may be known better."""
+    values = np.array([[1.0, -10.0, 0.9, 5.0]])
+    covariances = np.diag([0.01, 0.01, variance, 0.01])[None]
+    assert StopRule(100, top=2).settled(values, covariances) == settled
+    # The last two are alike.
+    assert not StopRule(100, top=9).settled(values, covariances)

@@ -5,6 +5,7 @@ import pytest
 from label_maps import texture
 from scipy import ndimage
 
+from napari_xai_med.segments.given import given_segments
 from napari_xai_med.segments.table import segments_table
 
 
@@ -48,3 +49,12 @@ def test_it_is_the_features_of_a_labels_layer() -> None:
     labels = np.array([[0, 1], [2, 2]], np.int32)
     layer = Labels(labels, features=segments_table(labels, texture((2, 2)), (1.0, 1.0)))
     assert layer.features["size_mm2"].tolist() == [1, 1, 2]
+
+
+def test_segments_of_a_label_map_keep_their_labels() -> None:
+    labels = np.array([[0, 52, 52], [20, 0, 117]])
+    found = given_segments(labels)
+    table = segments_table(found.labels, np.zeros((1, 2, 3), np.float32), original=found.facts["original"])
+    assert table.columns[:2].tolist() == ["segment", "label"]
+    assert table["label"].tolist() == [0, 20, 52, 117]
+    assert "label" not in segments_table(found.labels, np.zeros((1, 2, 3), np.float32))
