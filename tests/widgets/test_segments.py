@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,25 @@ def test_presets_fill_the_options(opened: Open, monkeypatch: pytest.MonkeyPatch)
     assert (values["alone"], values["blur"]) == (True, 2.0)
     widget.options.set_value("blur", 3.0)
     assert preset.currentText() == "own options"
+
+
+def test_the_status_bar_tells_what_is_shown_now(asking: Any, qtbot: Any) -> None:
+    viewer, widget = asking()
+    _, segments = explained(qtbot, widget)
+    ((heatmap, shown),) = widget.heatmaps.results.items()
+    found = shown.attribution
+    viewer.layers.selection = {segments}
+    viewer.mouse_over_canvas = True
+    peak = np.unravel_index(np.abs(heatmap.data).argmax(), heatmap.data.shape)
+    viewer.cursor.position = segments.data_to_world(peak)
+    row = segments.data[peak]
+    for factor in (3.0, 5.0):
+        table = found.segments.table.assign(contribution=factor * found.segments.table["contribution"])
+        changed = replace(found, segments=replace(found.segments, table=table))
+        widget.heatmaps.put(heatmap, replace(shown, attribution=changed))
+        contribution = segments.features["contribution"][row]
+        assert contribution == table["contribution"][row]
+        assert f"contribution: {contribution:.3g}" in str(viewer.status)
 
 
 def test_contributions_segments_and_table_lie_on_the_slice(asking: Any, qtbot: Any) -> None:
