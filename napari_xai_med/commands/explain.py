@@ -101,7 +101,7 @@ def add_method(parser: argparse.ArgumentParser, method: str, segmenter: str) -> 
     """Add the options of a method, and of a segmenter if it uses one."""
     from napari_xai_med.explainers.base import explainers
 
-    group = parser.add_argument_group(f"options of {method}")
+    group = parser.add_argument_group(f"options of {method}", "other methods have others: --method lime --help")
     if method in explainers():
         add_options(group, explainers()[method])
         if explainers()[method].uses_segments:

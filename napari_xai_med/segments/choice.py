@@ -50,6 +50,8 @@ class SegmentChoice:
             raise InputError("Drawn segments need a label map, and only they take one; choose both or none.")
         if self.method == DRAWN and self.options:
             raise InputError(f"Drawn segments have no {', '.join(self.options)}; leave that out.")
+        if self.background and self.method != DRAWN:
+            raise InputError("Only drawn segments have a background, where their labels are 0; leave that out.")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a record."""

@@ -138,13 +138,13 @@ def test_how_alike_another_seed_selects_is_told(selection: str) -> None:
         lime = Lime(samples=samples, seed=seed, feature_selection=selection, features=4)
         return maps_of(lime, classifier, x, [(0, 1)], segments=segments_of(x, 12))[0][0]
 
-    runs = [run(30, seed) for seed in range(12)]
+    runs = [run(30, seed) for seed in range(6)]
     measured = np.mean([spearmanr(*pair).statistic for pair in combinations([weights_of(raw) for raw in runs], 2)])
     told = [raw.facts["expected_rank_correlation"] for raw in runs]
     # Drawn again from what was drawn, which spreads the ranks out: rather too low than too high.
     assert measured - 0.35 < np.mean(told) < measured + 0.1
     assert all(any("With another seed" in notice for notice in raw.notices) for raw in runs)
-    assert run(1000).facts["expected_rank_correlation"] > np.mean(told)
+    assert run(200).facts["expected_rank_correlation"] > np.mean(told)
 
 
 def test_a_number_of_features_needs_a_selection() -> None:

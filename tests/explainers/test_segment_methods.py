@@ -196,6 +196,7 @@ def test_values_come_to_those_of_shapley(name: str) -> None:
     [
         ("slick", None, "no way to make segments named 'slick', nor a file; known are: felzenszwalb"),
         ("slick.nii.gz", None, "There is no file"),
+        ({"method": "slic", "background": True}, None, "Only drawn segments have a background"),
         (np.ones((5, 5)), None, r"Labels and masks have the shape of image, \(8, 8\); this one has \(5, 5\)"),
         ("slic", np.ones((5, 5)), r"Labels and masks have the shape of image, \(8, 8\); this one has \(5, 5\)"),
     ],
