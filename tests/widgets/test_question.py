@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from helpers import FEW_MASKED
 from viewers import Open, finish, last_sentence
 
 from napari_xai_med import explain, explain_all, load_model, read_image
@@ -91,7 +90,10 @@ def test_every_method_adds_a_map_or_says_why_not(opened: Open, qtbot: Any) -> No
         index = widget.method.findData(name)
         widget.method.setCurrentIndex(index)
         own = [item.name for item in option_fields(kind)]
-        for option, value in {"steps": 2, "window": 80.0, "stride": 80.0, "channels": 2, **FEW_MASKED}.items():
+        if kind.uses_segments:
+            widget.question.segments.options.set_value("number", 12)
+        few = {"steps": 2, "window": 80.0, "stride": 80.0, "channels": 2}
+        for option, value in {**few, "samples": 60, "permutations": 1, "evaluations": 60, "masks": 8}.items():
             if option in own:
                 widget.options.set_value(option, value)
         count = len(viewer.layers)
