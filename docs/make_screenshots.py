@@ -57,6 +57,7 @@ def main() -> None:
     viewer.close()
     inside()
     slices()
+    plane()
     segments()
     checking()
 
@@ -110,6 +111,34 @@ def slices() -> None:
     viewer.reset_view()
     wait(1)
     viewer.screenshot(str(IMAGES / "widget_slices.png"), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def plane() -> None:
+    """Explain an oblique slice through the sample's lesion by superpixels, and take the window."""
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 900)
+    viewer.open_sample("napari-xai-med", _SAMPLE)
+    source, mask = viewer.layers[_SAMPLE], viewer.layers[f"{_SAMPLE}_mask"]
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
+    widget.image.choose(source)
+    widget.classifier.choose("chest_ct_2d")
+    widget.method.setCurrentIndex(widget.method.findData("shapley"))
+    widget.question.segments.options.set_value("number", 24)
+    widget.options.set_value("evaluations", 4000)
+    mask.visible = False
+    viewer.dims.ndisplay, source.depiction = 3, "plane"
+    source.plane.position, source.plane.normal = np.argwhere(mask.data).mean(0), (1, 0.4, 0.15)
+    # What napari knows of the mouse only once it is moved in 3D.
+    viewer.mouse_over_canvas = False
+    widget.run_explain()
+    while widget.task.running:
+        wait(0.1)
+    viewer.reset_view()
+    # From the feet, a little from the front, with the front up.
+    viewer.scene.camera.set_view_direction(view_direction=(-1, 0.3, 0.2), up_direction=(0, -1, 0))
+    wait(1)
+    viewer.screenshot(str(IMAGES / "widget_plane.png"), canvas_only=False, flash=False)
     viewer.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from napari_xai_med.io import read_image
 from napari_xai_med.masks import called, marked
 from napari_xai_med.metrics.case import Asked, Case, Map, Mask, Sign, named
 from napari_xai_med.models.classifier import Classifier
+from napari_xai_med.oblique import oblique_section
 from napari_xai_med.record import Record
 from napari_xai_med.segmenting import AnyLabels, Regions, flat
 
@@ -46,7 +48,7 @@ def case_of(
         Experts' masks: where they are not 0. Arrays have the map's axes; others lie where their world coordinates
         say, on any grid.
     image : Image, optional
-        What was explained.
+        What was explained, or the volume that it is a section of; see `napari_xai_med.oblique_section`.
     classifier : Classifier, optional
         That explained it.
     others : mapping of str to attribution, optional
@@ -71,10 +73,10 @@ def case_of(
         raise InputError(f"There is no sign {sign!r}; choose one of {', '.join(Sign)}.")
     if seed < 0:
         raise InputError(f"The seed can't be {seed}; give 0 or a whole number above it.")
-    given = _masks_of(masks)
-    pictures = [each for each in (image, *given.values()) if isinstance(each, Image) and each.ndim == 2]
-    values, grid, known = _map_of(attribution, picture=bool(pictures))
-    record = record or known
+    record, given = record or _record_of(attribution), _masks_of(masks)
+    image = _as_explained(image, record)
+    flat_one = next((each for each in (image, *given.values()) if isinstance(each, Image) and each.ndim == 2), None)
+    values, grid = _map_of(attribution, flat_one)
     if isinstance(attribution, Attribution):
         regions = regions or attribution.regions
     asked = None
@@ -85,10 +87,10 @@ def case_of(
     return Case(
         values,
         grid,
-        {name: mask_on(grid, mask, name) for name, mask in given.items()},
+        {name: _mask_on(grid, image, mask, name) for name, mask in given.items()},
         None if image is None else image_on(grid, image),
         asked,
-        {name: _same_grid(other, grid, name, picture=bool(pictures)) for name, other in (others or {}).items()},
+        {name: _same_grid(other, grid, name, flat_one) for name, other in (others or {}).items()},
         second,
         bool(image is not None and image.is_bare) or (image is None and np.array_equal(grid.affine, np.eye(3))),
         Sign(sign),
@@ -104,22 +106,58 @@ def _masks_of(masks: AnyMasks | None) -> dict[str, Image | NDArray[np.generic]]:
     return {name: read_image(mask) if isinstance(mask, str | Path) else mask for name, mask in given.items()}
 
 
-def _map_of(attribution: AnyMap, *, picture: bool) -> tuple[Map, Grid, Record | None]:
-    """Values, grid and record of a map; no record if it is not known how it came about.
+def _record_of(attribution: AnyMap) -> Record | None:
+    """How a map came about, if that is known: for a file's the record that was saved with it says it."""
+    if isinstance(attribution, Attribution):
+        return attribution.record
+    if isinstance(attribution, np.ndarray):
+        return None
+    source = attribution.source if isinstance(attribution, Image) else str(Path(attribution).expanduser())
+    path = Path(source.removesuffix(".gz").removesuffix(".nii") + ".json")
+    return Record.read(path) if source and path.is_file() else None
 
-    The heatmap of a picture was saved as a volume of one slice, and is a picture again if that is said.
+
+def _as_explained(image: Image | None, record: Record | None) -> Image | None:
+    """The section of a volume, where that is what was explained."""
+    plane = None if record is None else record.image.get("oblique")
+    if image is None or image.ndim != 3 or plane is None:
+        return image
+    return oblique_section(image, plane["point"], plane["normal"])[0]
+
+
+def _map_of(attribution: AnyMap, flat_one: Image | None) -> tuple[Map, Grid]:
+    """Values and grid of a map.
+
+    The heatmap of a picture or of an oblique section was saved as a volume of one slice. It is flat again if a picture,
+    or the section, goes with it.
     """
     if isinstance(attribution, Attribution):
-        return attribution.values, attribution.grid, attribution.record
+        return attribution.values, attribution.grid
     if isinstance(attribution, np.ndarray):
         made = Image.from_array(np.zeros(attribution.shape, np.float32))
         # Not by way of an image, which takes no NaN: that a map has some is for the metrics to tell.
-        return attribution.astype(np.float32), made.grid, None
+        return attribution.astype(np.float32), made.grid
     found = attribution if isinstance(attribution, Image) else read_image(attribution)
-    found = flat(found) if picture and found.ndim == 3 else found
+    if flat_one is not None and found.ndim == 3:
+        found = flat(found) if flat_one.oblique is None else _on_section(found, flat_one, flat_one.oblique.grid)
     if len(found.data) != 1:
         raise InputError(f"{found.name} has {len(found.data)} channels; choose a heatmap, which has one.")
-    return found.data[0], found.grid, _record_beside(found.source)
+    return found.data[0], found.grid
+
+
+def _on_section(found: Image, section: Image, plane: Grid) -> Image:
+    """A map that was saved where its section lies in the volume, as a map of the section."""
+    # Files hold places as float32.
+    if found.grid.shape != plane.shape or not np.allclose(found.grid.affine, plane.affine, atol=1e-3):
+        raise InputError(f"{found.name} does not lie on the plane that was explained; choose its heatmap.")
+    return replace(found, data=found.data[:, 0], grid=section.grid)
+
+
+def _mask_on(grid: Grid, image: Image | None, mask: Image | NDArray[np.generic], name: str) -> Mask:
+    """As `mask_on`; a mask of the volume also on an oblique section of it."""
+    if image is None or image.oblique is None or not isinstance(mask, Image) or mask.ndim != 3:
+        return mask_on(grid, mask, name)
+    return mask_on(image.oblique.grid, mask, name)[0]
 
 
 def _check_same(record: Record, image: Image | None, classifier: Classifier | None) -> None:
@@ -131,12 +169,6 @@ def _check_same(record: Record, image: Image | None, classifier: Classifier | No
             raise InputError(f"The map was not made of the {what} {given.name} but of {told['name']}; give that one.")
         same = "with the same axes, channels and time point" if what == "image" else "with the same weights"
         raise InputError(f"The {what} {given.name} is not as it was when the map was made; give it {same}.")
-
-
-def _record_beside(source: str) -> Record | None:
-    """The record that was saved with a heatmap."""
-    path = Path(source.removesuffix(".gz").removesuffix(".nii") + ".json")
-    return Record.read(path) if source and path.is_file() else None
 
 
 def mask_on(grid: Grid, mask: Image | NDArray[np.generic], name: str = "mask") -> Mask:
@@ -190,8 +222,8 @@ def image_on(grid: Grid, image: Image) -> Map:
     return np.stack([resample_linear(channel, matrix, grid.shape) for channel in image.data])
 
 
-def _same_grid(other: AnyMap, grid: Grid, name: str, *, picture: bool) -> Map:
-    values, own, _ = _map_of(other, picture=picture)
+def _same_grid(other: AnyMap, grid: Grid, name: str, flat_one: Image | None) -> Map:
+    values, own = _map_of(other, flat_one)
     if own.shape != grid.shape or not np.allclose(own.affine, grid.affine, atol=1e-4):
         raise InputError(f"{name} is not on the same grid as the explanation; explain the same image, or slice of it.")
     return values

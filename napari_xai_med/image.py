@@ -62,6 +62,8 @@ class Image:
         Which volume of each of these files, as `volume`.
     oblique : Oblique, optional
         Along which plane of what the files hold this is a section, if it is one.
+    of_volume : bool
+        Whether it is a slice of a volume, which knows its spacing.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class Image:
     others: tuple[str, ...] = ()
     other_volumes: tuple[int | None, ...] = ()
     oblique: Oblique | None = None
+    of_volume: bool = False
 
     def __post_init__(self) -> None:
         if self.data.shape[1:] != self.grid.shape or self.data.size == 0:
@@ -119,7 +122,7 @@ class Image:
     @property
     def is_bare(self) -> bool:
         """Whether it is a picture whose place and spacing are not known, but only assumed to be 1."""
-        return self.ndim == 2 and np.array_equal(self.grid.affine, np.eye(3))
+        return self.ndim == 2 and not self.of_volume and np.array_equal(self.grid.affine, np.eye(3))
 
     @cached_property
     def sha256(self) -> str:
@@ -138,4 +141,4 @@ class Image:
         self.grid.slab(axis, index)
         spacing = [s for k, s in enumerate(self.grid.spacing) if k != axis]
         data = np.take(self.data, index, axis + 1)
-        return replace(self, data=data, grid=Grid(data.shape[1:], np.diag([*spacing, 1.0])))
+        return replace(self, data=data, grid=Grid(data.shape[1:], np.diag([*spacing, 1.0])), of_volume=True)

@@ -82,14 +82,25 @@ class LayerView:
         told = _layer_metadata(self.layer)
         volume = self.volume if "T" in self.axes else None
         path = told.get("source") or getattr(self.layer.source, "path", None) or ""
-        image = Image(array, self.grid(array.shape[1:]), self.layer.name, str(path), volume, self.notices)
+        if self.turn is not None:
+            array = cast("NDArray[np.float32]", self.turn.inverse.array(array))
+        return Image(array, self.image_grid(), self.layer.name, str(path), volume, self.notices)
+
+    def image_grid(self) -> Grid:
+        """The grid of `image`."""
+        whole = self.whole_grid()
         if self.turn is None:
-            return image
-        image = image.reoriented(self.turn.inverse)
-        if self._is_unmoved():
-            # To the last bit, so that a record of this image can be computed again from the file.
-            image = replace(image, grid=Grid(image.grid.shape, np.array(told["file_affine"])))
-        return image
+            return whole
+        turned = self.turn.inverse.grid(whole)
+        if not self._is_unmoved():
+            return turned
+        # To the last bit, so that a record of this image can be computed again from the file.
+        return Grid(turned.shape, np.array(_layer_metadata(self.layer)["file_affine"]))
+
+    def whole_grid(self) -> Grid:
+        """The grid of all of the layer, along its own axes."""
+        data = self.layer.data[0] if self.layer.multiscale else self.layer.data
+        return self.grid(tuple(data.shape[k] for k in self.spatial))
 
     def image_over(self, other: LayerView) -> Image:
         """The image in this layer, such as a mask, at its place in the world of another layer's image.
@@ -101,12 +112,11 @@ class LayerView:
         if "affine" in _layer_metadata(self.layer) or image.ndim != len(other.spatial):
             return image
         to_other = np.linalg.inv(other._layer_to_world()) @ self._layer_to_world()
-        shape = tuple(other.layer.data.shape[k] for k in other.spatial)
-        return replace(image, grid=Grid(image.grid.shape, other.grid(shape).affine @ to_other))
+        return replace(image, grid=Grid(image.grid.shape, other.whole_grid().affine @ to_other))
 
     def slice_axis(self, plane: str) -> tuple[int, bool]:
         """Along which of the layer's axes the slices of a plane lie, and whether they are numbered against it."""
-        turn = Reorientation.between(self.grid(tuple(self.layer.data.shape[k] for k in self.spatial)))
+        turn = Reorientation.between(self.whole_grid())
         axis = PLANES.index(plane)
         return self.spatial[turn.order[axis]], turn.flipped[axis]
 
@@ -129,7 +139,7 @@ class LayerView:
         source = _layer_metadata(self.layer).get("source")
         if not source:
             layer = f"viewer.layers[{self.layer.name!r}]"
-            return f"LayerView({layer}, {self.axes!r}, {self.volume}).image()  # from napari_xai_med.layers"
+            return f"LayerView({layer}, {self.axes!r}, {self.volume}).image()"
         return f"read_image({source!r}{f', volume={self.volume}' if 'T' in self.axes else ''})"
 
     def labels(self, layer: Any) -> Image:
@@ -156,7 +166,7 @@ class LayerView:
         image = own.image()
         affine = image.grid.affine
         if "affine" not in _layer_metadata(layer):
-            whole = self.grid(tuple(self.layer.data.shape[k] for k in self.spatial))
+            whole = self.whole_grid()
             if len(own.spatial) == whole.ndim:
                 affine = whole.affine @ np.linalg.inv(self._layer_to_world()) @ own._layer_to_world()
         return replace(image, grid=Grid(image.grid.shape, affine.astype(np.float32)))
@@ -190,14 +200,14 @@ class LayerView:
         return matrix
 
     def place(self, values: NDArray[np.float32], grid: Grid) -> tuple[NDArray[Any], dict[str, Any]]:
-        """A map in the layer's own orientation as the data and transform of a new layer.
+        """A map of `image` as the data and transform of a new layer.
 
         Parameters
         ----------
         values : ndarray, shape `grid.shape`
             On the whole image, or on a slice that keeps its axis with length 1.
         grid : Grid
-            True place of `values`, kept in the new layer's metadata.
+            The image's, or the slab of it: the true place of `values`, kept in the new layer's metadata.
 
         Returns
         -------
@@ -206,6 +216,8 @@ class LayerView:
             units, axis labels and metadata as napari takes them.
         """
         data: NDArray[Any] = values
+        if self.turn is not None:
+            data, grid = self.turn.array(values), self.turn.grid(grid)
         start = np.zeros(self.layer.ndim)
         for k, letter in enumerate(self.axes[: self.layer.ndim]):
             if letter == "T":
@@ -214,8 +226,7 @@ class LayerView:
                 # Seen at every channel, without a copy for each.
                 data = np.expand_dims(data, k)
                 data = np.broadcast_to(data, (*data.shape[:k], self.layer.data.shape[k], *data.shape[k + 1 :]))
-        whole = self.grid(tuple(self.layer.data.shape[k] for k in self.spatial))
-        start[self.spatial] = np.rint(whole.to_index(grid.affine[:-1, -1]))
+        start[self.spatial] = np.rint(self.whole_grid().to_index(grid.affine[:-1, -1]))
         return data, self._transform(start) | {"metadata": {METADATA_KEY: self._told(grid, start)}}
 
     def _told(self, grid: Grid, start: Float) -> dict[str, Any]:

@@ -32,19 +32,42 @@ def layer_on(view: LayerView, image: Image, channels: Sequence[int]) -> LayerTup
     (ndarray, dict, str)
         As napari takes it; it is marked as no image that could be classified.
     """
+    data, placed = place_on(view, image.data[list(channels)], image.grid)
+    matrix, units, labels = placed["affine"], placed["units"], placed["axis_labels"]
+    if len(channels) == 1:
+        data = data[0]
+    else:
+        units, labels = ("pixel", *units), ("feature", *labels)
+        stacked = np.eye(len(matrix) + 1)
+        stacked[1:, 1:] = matrix
+        matrix = stacked
+    told = {"metadata": {METADATA_KEY: {"preview": True}}, "affine": matrix, "units": units, "axis_labels": labels}
+    return data, told | {"name": image.name, "rgb": False, "contrast_limits": _limits(data)}, "image"
+
+
+def place_on(view: LayerView, data: NDArray[Any], grid: Grid) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Channels on a grid of their own as they lie on a layer.
+
+    Parameters
+    ----------
+    view : LayerView
+    data : ndarray, shape ``(C, *grid.shape)``
+    grid : Grid
+        In the world of `view.image()`.
+
+    Returns
+    -------
+    (ndarray, dict)
+        Channels first, then all axes of the layer; affine, units and axis labels of all axes but that of the channels.
+    """
     layer = view.layer
+    if grid.ndim == 3:
+        turn = turn_on(view, grid)
+        data, grid = turn.array(data), turn.grid(grid)
     first = layer.data[0] if layer.multiscale else layer.data
-    source = view.grid(tuple(first.shape[k] for k in view.spatial))
-    to_source = np.linalg.inv(source.affine) @ image.grid.affine
-    if image.ndim == 3:
-        # Along the layer's own axes, so that napari slices both alike.
-        turn = Reorientation.between(Grid(image.grid.shape, to_source), ("R", "A", "S"))
-        image = image.reoriented(turn)
-        to_source = np.linalg.inv(source.affine) @ image.grid.affine
-    data: NDArray[Any] = image.data[list(channels)]
     matrix = np.eye(layer.ndim + 1)
     spatial = [k for k in view.spatial if k < layer.ndim]
-    matrix[np.ix_([*spatial, -1], [*spatial, -1])] = to_source
+    matrix[np.ix_([*spatial, -1], [*spatial, -1])] = np.linalg.inv(view.whole_grid().affine) @ grid.affine
     for k, letter in enumerate(view.axes[: layer.ndim]):
         if letter == "T":
             data, matrix[k, -1] = np.expand_dims(data, k + 1), view.volume
@@ -52,17 +75,14 @@ def layer_on(view: LayerView, image: Image, channels: Sequence[int]) -> LayerTup
             # Seen at every channel of the source, without a copy for each.
             data = np.expand_dims(data, k + 1)
             data = np.broadcast_to(data, (*data.shape[: k + 1], first.shape[k], *data.shape[k + 2 :]))
-    matrix = _to_world(layer) @ matrix
-    units, labels = tuple(layer.units), tuple(layer.axis_labels)
-    if len(channels) == 1:
-        data = data[0]
-    else:
-        units, labels = ("pixel", *units), ("feature", *labels)
-        stacked = np.eye(layer.ndim + 2)
-        stacked[1:, 1:] = matrix
-        matrix = stacked
-    told = {"metadata": {METADATA_KEY: {"preview": True}}, "affine": matrix, "units": units, "axis_labels": labels}
-    return data, told | {"name": image.name, "rgb": False, "contrast_limits": _limits(data)}, "image"
+    place = {"affine": _to_world(layer) @ matrix, "units": tuple(layer.units), "axis_labels": tuple(layer.axis_labels)}
+    return data, place
+
+
+def turn_on(view: LayerView, grid: Grid) -> Reorientation:
+    """What turns a volume along a layer's own axes, so that napari slices both alike; parameters as for `place_on`."""
+    to_source = np.linalg.inv(view.whole_grid().affine) @ grid.affine
+    return Reorientation.between(Grid(grid.shape, to_source), ("R", "A", "S"))
 
 
 def _to_world(layer: Any) -> Float:

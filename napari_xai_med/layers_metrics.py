@@ -34,7 +34,8 @@ def map_in_layer(heatmap: Any, view: LayerView) -> Image:
     view : LayerView
         The image that it explains.
     """
-    own = LayerView(heatmap, view.axes[: heatmap.ndim], 0).image()
+    known = LayerView(heatmap, view.axes[: heatmap.ndim], 0)
+    own = known.image()
     segments: LayerSegments | None = heatmap.metadata[METADATA_KEY].get("segments")
     if segments is None:
         # Seen at every channel of the image, and the same at each.
@@ -42,7 +43,7 @@ def map_in_layer(heatmap: Any, view: LayerView) -> Image:
     # Of all segments, whichever are shown.
     values = segments.shown(None)
     data = values if own.ndim == values.ndim else values.reshape(values.shape[-own.ndim :])
-    placed = data if view.turn is None else cast("Map", view.turn.inverse.array(data))
+    placed = data if known.turn is None else cast("Map", known.turn.inverse.array(data))
     return Image(placed[np.newaxis], own.grid, heatmap.name)
 
 
@@ -110,9 +111,7 @@ def overlay_to_layer(case: Case, cut: Cut, heatmap: Any, view: LayerView) -> Lay
     labels = overlay_labels(cut.marked(case.evidence), list(case.masks.values()))
     count, unit = len(case.masks), "px" if case.is_bare else "mL" if case.grid.ndim == 3 else "mm2"
     sizes = overlay_sizes(labels, count, case.spacing)
-    turn = view.turn
-    shown = cast("Map", labels if turn is None else turn.array(labels))
-    data, options = view.place(shown, case.grid if turn is None else turn.grid(case.grid))
+    data, options = view.place(cast("Map", labels), case.grid)
     options |= {
         "name": f"{heatmap.name}: overlap at {cut.text}",
         "features": {"part": ["neither", *overlay_names(list(case.masks))], f"size_{unit}": [np.nan, *sizes]},

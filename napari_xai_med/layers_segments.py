@@ -103,8 +103,7 @@ def segments_to_layer(view: LayerView, segments: SegmentMap, grid: Grid, name: s
         The grid of `view.image()`, or a slab of it.
     name : str
     """
-    labels = segments.labels if view.turn is None else cast("Labels", view.turn.array(segments.labels))
-    data, options = view.place(cast("Any", labels), grid if view.turn is None else view.turn.grid(grid))
+    data, options = view.place(cast("Any", segments.labels), grid)
     options |= {"name": name, "features": features_of(segments.table), "opacity": 0.4}
     # A copy: it can be painted in. napari draws small types much faster.
     return np.array(data, np.min_scalar_type(len(segments.table) - 1)), options, "labels"

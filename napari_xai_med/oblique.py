@@ -41,16 +41,37 @@ def oblique_section(image: Image, point: Sequence[float], normal: Sequence[float
     """
     if image.ndim != 3:
         raise InputError(f"{image.name} is {image.ndim}D and has no oblique slices; choose a volume.")
+    plane = oblique_plane(image.grid, point, normal)
+    grid = plane.grid
+    to_image = np.linalg.inv(image.grid.affine) @ grid.affine
+    frame = (to_image, image.grid.shape)
+    data = np.stack([resample_linear(c, to_image, grid.shape, frame, float(c.min()))[0] for c in image.data])
+    step = min(image.grid.spacing)
+    flat = Grid(grid.shape[1:], np.diag([step, step, 1.0]))
+    name = f"{image.name}, oblique"
+    return replace(image, data=data, grid=flat, name=name, oblique=plane, of_volume=True), grid
+
+
+def oblique_plane(grid: Grid, point: Sequence[float], normal: Sequence[float]) -> Oblique:
+    """Where the pixels of a volume's section lie; parameters and errors as for `oblique_section`.
+
+    Parameters
+    ----------
+    grid : Grid
+        The volume's.
+    point, normal
+        As for `oblique_section`.
+    """
     place, across = np.asarray(point, float), np.asarray(normal, float)
     length = float(np.linalg.norm(across))
     if place.shape != (3,) or across.shape != (3,) or not np.isfinite([*place, *across]).all() or not length:
         raise InputError(f"No plane goes through {point} across {normal}; give three numbers each, not all zero.")
     axes = _axes(across / length)
     # The plane's own coordinates, in millimetres, of where it leaves the volume.
-    corners = (_crossings(image.grid, place, axes[0]) - place) @ axes[1:].T
+    corners = (_crossings(grid, place, axes[0]) - place) @ axes[1:].T
     if not len(corners):
-        raise InputError(f"The plane passes {image.name} by; choose a point inside of the volume.")
-    step = min(image.grid.spacing)
+        raise InputError("The plane passes the volume by; choose a point inside of it.")
+    step = min(grid.spacing)
     low, high = corners.min(0), corners.max(0)
     shape = tuple(max(1, round(float(n))) for n in (high - low) / step)
     # The pixels' outer edges are centred on the volume's: centres lie half a pixel inside.
@@ -58,13 +79,7 @@ def oblique_section(image: Image, point: Sequence[float], normal: Sequence[float
     affine = np.eye(4)
     affine[:3, :3] = axes.T * step
     affine[:3, 3] = place + first @ axes[1:]
-    grid = Grid((1, *shape), affine)
-    to_image = np.linalg.inv(image.grid.affine) @ grid.affine
-    frame = (to_image, image.grid.shape)
-    data = np.stack([resample_linear(c, to_image, grid.shape, frame, float(c.min()))[0] for c in image.data])
-    flat = Grid(shape, np.diag([step, step, 1.0]))
-    plane = Oblique(tuple(place.tolist()), tuple(across.tolist()), grid)
-    return replace(image, data=data, grid=flat, name=f"{image.name}, oblique", oblique=plane), grid
+    return Oblique(tuple(place.tolist()), tuple(across.tolist()), Grid((1, *shape), affine))
 
 
 def _axes(normal: Float) -> Float:

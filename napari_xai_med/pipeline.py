@@ -71,7 +71,7 @@ def in_world(image: Image, section: Section, data: NDArray[np.float32], to_image
 
 
 def grid_in_world(image: Image, section: Section, to_image: Float, shape: tuple[int, ...]) -> Grid:
-    """The grid of values that were made of a section of an image, in the image's world; of a slice that of a slab.
+    """The grid of values that were made of a section of an image, in its world; of a slice or oblique section a slab's.
 
     Parameters
     ----------
@@ -82,6 +82,10 @@ def grid_in_world(image: Image, section: Section, to_image: Float, shape: tuple[
     shape : tuple of int
         Of the values.
     """
+    if image.oblique is not None:
+        in_volume = np.eye(4)
+        in_volume[1:, 1:] = to_image
+        return Grid((1, *shape), image.oblique.grid.affine @ in_volume)
     if section.axis is None or section.turn is None:
         return Grid(shape, image.grid.affine @ to_image)
     slab = section.turn.grid(image.grid).slab(section.axis, section.index)

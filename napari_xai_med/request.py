@@ -148,8 +148,11 @@ class ExplainRequest:
             arguments.append(f"preprocessing={[dict(entry) for entry in self.preprocessing]!r}")
         if self.segments is not None:
             arguments += self.segments.as_python(labels, mask)
-        imports = "from napari_xai_med import explain, load_model, read_image\n"
-        if any("LayerView(" in argument for argument in arguments):
+        names = ["explain", "load_model", *(name for name in ("oblique_section", "read_image") if f"{name}(" in image)]
+        imports = f"from napari_xai_med import {', '.join(names)}\n"
+        if "stack_channels(" in image:
+            imports += "from napari_xai_med.channels import stack_channels\n"
+        if any("LayerView(" in argument for argument in (image, *arguments)):
             imports += "from napari_xai_med.layers import LayerView\n"
         return (
             f"{imports}\n"

@@ -192,15 +192,17 @@ def _on_input(
     found: Image, image: Image, section: Section, to_image: Float, shape: tuple[int, ...], what: str
 ) -> NDArray[np.int64]:
     """A label map, nearest voxel by nearest voxel, on the grid of the network's input."""
-    if image.ndim == 2 and found.ndim == 3 and 1 in found.grid.shape:
+    in_volume = image.oblique is not None and found.ndim == 3
+    if image.ndim == 2 and found.ndim == 3 and 1 in found.grid.shape and not in_volume:
         found = flat(found)
-    if found.ndim != image.ndim:
+    if found.ndim != image.ndim and not in_volume:
         raise InputError(
             f"{found.name} is {found.ndim}D, as which it can't be the {what} of {image.name}, which is {image.ndim}D; "
             "choose another one."
         )
     whole = marked(found.data[0], found.name) if what == "mask" else _labels_of(found)
-    grid = grid_in_world(image, section, to_image, shape)
+    flat_grid = Grid(shape, image.grid.affine @ to_image) if found.ndim == 2 else None
+    grid = flat_grid or grid_in_world(image, section, to_image, shape)
     placed = resample_nearest(whole.astype(np.int64), np.linalg.inv(found.grid.affine) @ grid.affine, grid.shape)
     return cast("NDArray[np.int64]", placed.reshape(shape))
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import random_affine, world_of
 from scipy.spatial.transform import Rotation
 
-from napari_xai_med import Image, explain, oblique_section, read_image
+from napari_xai_med import Image, evaluate, explain, oblique_section, read_image
 from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid, Reorientation
@@ -80,7 +81,7 @@ def test_nothing_is_mirrored() -> None:
 @pytest.mark.parametrize(
     ("point", "normal", "sentence"),
     [
-        ((500, 0, 0), (1, 0, 0), "The plane passes image by"),
+        ((500, 0, 0), (1, 0, 0), "The plane passes the volume by"),
         ((0, 0, 0), (0, 0, 0), "No plane goes through"),
         ((0, 0), (0, 0, 1), "No plane goes through"),
         ((0, 0, np.nan), (0, 0, 1), "No plane goes through"),
@@ -128,7 +129,7 @@ def test_a_section_is_explained_saved_in_its_place_and_computed_again(
         (("--oblique-point", "1", "2", "3"), "give --oblique-normal"),
         (("--oblique-normal", "0", "0", "1", "--slice", "3"), "leave out --slice or"),
         (("--oblique-normal", "0", "0", "0"), "not all zero"),
-        (("--oblique-normal", "0", "0", "1", "--oblique-point", "0", "0", "9999"), "passes chest_ct_lesion by"),
+        (("--oblique-normal", "0", "0", "1", "--oblique-point", "0", "0", "9999"), "passes the volume by"),
     ],
 )
 def test_a_section_that_can_not_be_is_a_sentence(
@@ -136,3 +137,77 @@ def test_a_section_that_can_not_be_is_a_sentence(
 ) -> None:
     assert main(["explain", "chest_ct_lesion", "--model", "chest_ct_2d", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def lesion_plane() -> tuple[list[float], list[float]]:
+    """A plane through the middle of the sample's lesion."""
+    mask = read_image(sample_files("chest_ct_lesion")[1])
+    return mask.grid.to_world(np.argwhere(mask.data[0]).mean(0)).tolist(), [0.3, 0.1, -1.0]
+
+
+def test_labels_and_masks_of_the_volume_mean_what_the_section_shows_of_them() -> None:
+    path, mask = sample_files("chest_ct_lesion")
+    image, (middle, normal) = read_image(path), lesion_plane()
+    labels = np.zeros(image.grid.shape, np.float32)
+    labels[: labels.shape[0] // 2], labels[labels.shape[0] // 2 :] = 2, 5
+    section, grid = oblique_section(image, middle, normal)
+    units = Image(labels[np.newaxis], image.grid, "units")
+    found = explain(section, "chest_ct_2d", "segment_occlusion", segments={"labels": units})
+    assert found.segments is not None
+    assert found.segments.table["label"].tolist()[1:] == [2, 5]
+    index = np.rint(image.grid.to_index(world_of(grid.shape, grid.affine)[0])).astype(int)
+    inside = ((index >= 0) & (index < image.grid.shape)).all(-1)
+    truth = np.zeros(inside.shape, int)
+    truth[inside] = np.where(labels[tuple(index[inside].T)] == 2, 1, 2)
+    # The network's pixels are coarser: one of them to each side of a border.
+    assert (truth == found.segments.labels).mean() > 0.95
+    limited = explain(section, "chest_ct_2d", "segment_occlusion", segments={"method": "grid"}, mask=mask)
+    assert limited.segments is not None
+    inside = oblique_section(read_image(mask), middle, normal)[0].data[0] > 0.5
+    marked = limited.segments.labels > 0
+    assert 2 * (marked & inside).sum() / (marked.sum() + inside.sum()) > 0.8
+    with pytest.raises(InputError, match="The mask is empty where the image is"):
+        explain(section, "chest_ct_2d", "segment_occlusion", mask=Image(0 * labels[np.newaxis], image.grid, "none"))
+
+
+def test_slices_of_a_volume_of_1_mm_are_measured_in_mm2() -> None:
+    """A picture that does not know its spacing has the same grid."""
+    data = np.random.default_rng(0).random((12, 64, 64)).astype(np.float32) * 1000 - 800
+    volume = Image.from_array(data, (1.0, 1.0, 1.0))
+    section, _ = oblique_section(volume, volume.grid.to_world((6, 32, 32)), (0.1, 0, 1))
+    options = {"segments": {"method": "grid"}}
+    of_slice = explain(volume, "chest_ct_2d", "segment_occlusion", slice=6, **options)
+    of_section = explain(section, "chest_ct_2d", "segment_occlusion", **options)
+    of_picture = explain(Image.from_array(data[6]), "chest_ct_2d", "segment_occlusion", **options)
+    for found, unit in ((of_slice, "mm2"), (of_section, "mm2"), (of_picture, "px")):
+        assert found.segments is not None
+        assert f"size_{unit}" in found.segments.table
+
+
+def test_a_saved_map_of_a_section_is_measured_on_its_plane(tmp_path: Path) -> None:
+    path, mask = sample_files("chest_ct_lesion")
+    image, (point, normal) = read_image(path), lesion_plane()
+    section, _ = oblique_section(image, point, normal)
+    expected = evaluate(explain(section, "chest_ct_2d"), mask=mask, image=section, metrics=["binary_overlap"])
+    scores = expected.set_index(["subject", "score"])["value"]
+    assert scores["explanation", "dice"] > 0.5 > scores["chance", "dice"]
+    of_volume = evaluate(explain(section, "chest_ct_2d"), mask=mask, image=image, metrics=["binary_overlap"])
+    assert of_volume.equals(expected), "the volume stands for its section"
+
+    words = ["--oblique-normal", *map(str, normal), "--oblique-point", *map(str, point)]
+    assert main(["explain", str(path), "--model", "chest_ct_2d", "--out", str(tmp_path), *words]) == 0
+    (record,) = tmp_path.glob("*.json")
+    heatmap = str(record).replace(".json", ".nii.gz")
+    measured = ["evaluate", heatmap, "--mask", str(mask), "--metrics", "binary_overlap,deletion"]
+    assert main([*measured, "--model", "chest_ct_2d", "--out", str(tmp_path / "told")]) == 0
+    (table,) = (tmp_path / "told").glob("*.csv")
+    saved = pd.read_csv(table, comment="#")
+    overlap = saved[saved["metric"] == "binary_overlap"].set_index(["subject", "score"])["value"]
+    np.testing.assert_allclose(overlap, scores, rtol=1e-5)
+    assert saved["metric"].eq("deletion").any()
+    # Without the image it is a slab in the volume, whose voxels are those pixels.
+    slab = evaluate(heatmap, mask=mask, metrics=["binary_overlap"]).set_index(["subject", "score"])["value"]
+    dice = [("explanation", "dice"), ("explanation", "iou"), ("explanation", "recall")]
+    np.testing.assert_allclose(slab[dice], scores[dice], rtol=1e-5)
+    with pytest.raises(InputError, match="does not lie on the plane that was explained"):
+        evaluate(image, mask=mask, image=section, metrics=["binary_overlap"])

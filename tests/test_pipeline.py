@@ -92,8 +92,6 @@ def test_a_planted_ball_is_found_where_it_is(seed: int, tmp_path: Path) -> None:
     data, options, _ = volumes_to_layer(volumes, "ball", "")
     view = LayerView(ImageLayer(data, **options), "ZYX")
     shown = explain(view.image(), classifier, target=1)
-    assert view.turn is not None
-    shown = shown.reoriented(view.turn)
     placed, place = view.place(shown.values, shown.grid)
     layer = ImageLayer(placed, **place)
     grid = LayerView(layer, "ZYX").grid(layer.data.shape)

@@ -38,6 +38,17 @@ class Asked:
     targets: tuple[str | int | None, ...] | MostProbable | None
     drawn: Drawn
 
+    def seen_by(self, classifier: Classifier) -> Asked:
+        """As a classifier is asked it: one of volumes looks at all of the image, also where a plane of it is shown.
+
+        Raises
+        ------
+        InputError
+            If it looks at slices, and none of the image's is on screen.
+        """
+        self.chosen.check(classifier)
+        return self if classifier.spatial_dims == 2 else replace(self, chosen=replace(self.chosen, oblique=None))
+
     def read(self) -> Read:
         """With its images."""
         image, request, regions = self.chosen.image(), self.request, Regions()

@@ -258,6 +258,9 @@ class CheckWidget(SavingWidget):
         """Compute something of what is chosen in the background, then show it."""
         try:
             heatmap, chosen = self._heatmap(), self.inputs.chosen()
+            plane = record_of_layer(heatmap).image.get("oblique")
+            if plane is not None:
+                chosen = replace(chosen, slice=None, oblique=(tuple(plane["point"]), tuple(plane["normal"])))
         except InputError as error:
             show_warning(str(error))
             return

@@ -16,6 +16,7 @@ from napari_xai_med.basis import basis
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.layers import METADATA_KEY, image_to_layer
+from napari_xai_med.layers_inside import layer_on
 from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.widgets import asked
 from napari_xai_med.widgets.controls import row
@@ -48,9 +49,16 @@ class ExplainWidget(QuestioningWidget):
         self._lay_out()
         self._connect()
 
+    def _question(self) -> asked.Asked:
+        return self.question.asked(self.inputs.chosen(oblique=True))
+
     def _buttons(self) -> None:
         self.classify_button = QPushButton("Classify")
         self.explain_button = QPushButton("Explain")
+        self.explain_button.setToolTip(
+            "A classifier of slices is asked about the slice on screen, or in 3D about the plane that is shown of the "
+            "image, if its depiction is plane."
+        )
         self.live_box = QCheckBox("Live")
         self.live_box.setToolTip("Explain what is on screen whenever it changes, and the class under the cursor.")
         self.copy_button = QPushButton("Copy as Python")
@@ -130,10 +138,13 @@ class ExplainWidget(QuestioningWidget):
     def show_input(self) -> None:
         """Show the network's input, behind the preprocessing, as a layer, in place of the one shown before."""
 
-        def show(_: asked.Asked, seen: Image) -> None:
+        def show(question: asked.Asked, seen: Image) -> None:
             if self._preview is not None and self._preview in self.viewer.layers:
                 self.viewer.layers.remove(self._preview)
-            self._preview = Layer.create(*image_to_layer(seen))
+            chosen, channels = question.chosen, range(len(seen.data))
+            # A plane is shown where it is seen in the volume, and not along axes of its own.
+            described = image_to_layer(seen) if chosen.oblique is None else layer_on(chosen.view, seen, channels)
+            self._preview = Layer.create(*described)
             # It is no image to be classified, and is not offered as one.
             self._preview.metadata.setdefault(METADATA_KEY, {})["preview"] = True
             self.viewer.add_layer(self._preview)

@@ -15,11 +15,12 @@ from napari_xai_med.attribution import Attribution
 from napari_xai_med.basis import evaluations
 from napari_xai_med.io.results import ResultFiles, save_results
 from napari_xai_med.job import Job
-from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
+from napari_xai_med.layers import METADATA_KEY, LayerTuple
 from napari_xai_med.layers_segments import Drawn, best_to_layer, segments_to_layer
 from napari_xai_med.segmenting import PlacedSegments
 from napari_xai_med.segments.best import Best
 from napari_xai_med.widgets.asked import Shown
+from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.results import add_heatmap, refill, update_heatmap
 from napari_xai_med.widgets.task import Work
 
@@ -57,8 +58,9 @@ class Heatmaps:
         self, layer: ImageLayer | None, shown: Shown, limits: tuple[float, float] | None = None, told: str = ""
     ) -> ImageLayer:
         """Show an attribution in a new layer, or in place of what a layer shows; `told` ends its name."""
-        views, attribution = shown.asked.chosen.views, shown.attribution
-        view = views[0]
+        chosen, attribution = shown.asked.chosen, shown.attribution
+        view = chosen.view
+        views = (view, *chosen.views[1:])
         if layer is None:
             layer = add_heatmap(self.viewer, views, attribution, limits, told)
         else:
@@ -68,13 +70,16 @@ class Heatmaps:
             self._drop_segments(layer)
         else:
             name = f"{layer.name}, segments"
-            self._show_segments(layer, segments_to_layer(view, attribution.segments, attribution.grid, name))
+            described = segments_to_layer(view, attribution.segments, attribution.grid, name)
+            self._show_segments(layer, described, oblique=chosen.oblique is not None)
         self._show_best(layer, shown.asked.drawn)
-        # The status bar would go on telling what the segment under the cursor contributed before.
-        self.viewer.update_status_from_cursor()
+        # The status bar would go on telling what the segment under the cursor contributed before. In 3D napari fails to
+        # tell it until the mouse is moved, which tells it anyway.
+        if self.viewer.dims.ndisplay == 2:
+            self.viewer.update_status_from_cursor()
         return layer
 
-    def _show_segments(self, heatmap: ImageLayer, described: LayerTuple) -> None:
+    def _show_segments(self, heatmap: ImageLayer, described: LayerTuple, *, oblique: bool) -> None:
         data, options, _ = described
         own = {"record": heatmap.metadata[METADATA_KEY]["record"], "follows": True}
         options["metadata"][METADATA_KEY] |= own
@@ -82,16 +87,20 @@ class Heatmaps:
         if known is not None:
             refill(known, data, options)
         elif heatmap not in self._unwanted:
-            self._segments[heatmap] = contours(described)
+            layer = self._segments[heatmap] = contours(described, in_3d=oblique)
+            # Not the contours alone, which would hide the heatmap.
+            layer.visible = not oblique
             self.viewer.add_layer(self._segments[heatmap])
 
-    def show_segments(self, view: LayerView, found: PlacedSegments, drawn: Drawn) -> None:
+    def show_segments(self, chosen: Chosen, found: PlacedSegments, drawn: Drawn) -> None:
         """Show segments without an explanation, in place of those shown before unless these are drawn in by now."""
         known = self._alone
         if known is not None and known in self.viewer.layers and known not in (drawn.labels, drawn.mask):
             self.viewer.layers.remove(known)
+        view = chosen.view
         name = f"{view.layer.name}: {len(found.segments.table) - 1} segments, {found.title}"
-        self._alone = contours(segments_to_layer(view, found.segments, found.grid, name))
+        described = segments_to_layer(view, found.segments, found.grid, name)
+        self._alone = contours(described, in_3d=chosen.oblique is not None)
         self.viewer.add_layer(self._alone)
 
     def _drop_segments(self, heatmap: ImageLayer) -> None:
@@ -214,9 +223,11 @@ class Series:
         return f"{after.capitalize()}; the estimate so far stays."
 
 
-def contours(described: LayerTuple) -> LabelsLayer:
-    """Segments as a layer of contours; see `segments_to_layer`."""
+def contours(described: LayerTuple, *, in_3d: bool = False) -> LabelsLayer:
+    """Segments as a layer of contours, or of colours in 3D, where napari has no contours; see `segments_to_layer`."""
     data, options, _ = described
+    if in_3d:
+        return LabelsLayer(data, **options)
     layer = LabelsLayer(data, colormap=_CONTOURS, **options)
     layer.contour = 1
     return layer

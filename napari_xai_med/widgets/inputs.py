@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import napari
@@ -12,10 +12,12 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QGroupBox, QLabel,
 
 from napari_xai_med.channels import stack_channels
 from napari_xai_med.errors import InputError
-from napari_xai_med.image import Image
+from napari_xai_med.image import PLANES, Image
 from napari_xai_med.layers import LayerView
+from napari_xai_med.layers_plane import Plane, PlaneView
 from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.models.devices import AUTO, devices, pick
+from napari_xai_med.oblique import oblique_section
 from napari_xai_med.widgets.channels import ChannelPickers
 from napari_xai_med.widgets.pickers import ClassifierPicker, ImagePicker
 from napari_xai_med.widgets.preprocessing import PreprocessingForm
@@ -36,32 +38,46 @@ class Chosen:
         Of the slice on screen; None for a 2D image, and where the slider stands outside of the layer.
     preprocessing : tuple of mapping or None
         In place of the classifier's own, as `ExplainRequest` takes it.
+    oblique : (tuple of float, tuple of float), optional
+        Point and normal of the plane in 3D that a classifier of slices is asked about; see `oblique_section`.
     """
 
     views: tuple[LayerView, ...]
     plane: str
     slice: int | None
     preprocessing: tuple[Mapping[str, Any], ...] | None
+    oblique: Plane | None = None
 
     @property
     def view(self) -> LayerView:
         """The layer that a map lies on."""
-        return self.views[0]
+        first = self.views[0]
+        if self.oblique is None:
+            return first
+        point, normal = self.oblique
+        return PlaneView(first.layer, first.axes, first.volume, point=point, normal=normal)
 
     def image(self) -> Image:
-        """The image with all its channels."""
-        return stack_channels([view.image() for view in self.views])
+        """The image, or the oblique section of it, with all channels."""
+        image = stack_channels([view.image() for view in self.views])
+        return image if self.oblique is None else oblique_section(image, *self.oblique)[0]
 
     def check(self, classifier: Classifier) -> None:
         """Refuse a classifier of slices where none of the image's slices is on screen."""
-        if classifier.spatial_dims == 2 and len(self.view.spatial) == 3 and self.slice is None:
+        flat = self.slice is not None or self.oblique is not None
+        if classifier.spatial_dims == 2 and len(self.view.spatial) == 3 and not flat:
             name = self.view.layer.name
             raise InputError(f"The slice on screen lies outside of {name}; move the slider to one of its own.")
 
     def as_python(self) -> str:
         """A Python expression that gives this image."""
         images = [view.as_python() for view in self.views]
-        return images[0] if len(images) == 1 else f"[{', '.join(images)}]"
+        image = images[0] if len(images) == 1 else f"[{', '.join(images)}]"
+        if self.oblique is None:
+            return image
+        whole = image if len(images) == 1 else f"stack_channels({image})"
+        point, normal = self.oblique
+        return f"oblique_section({whole}, {list(point)}, {list(normal)})[0]"
 
 
 class Inputs(QWidget):
@@ -120,8 +136,13 @@ class Inputs(QWidget):
         inside.addWidget(self.preprocessing)
         column.addWidget(self.change_box)
 
-    def chosen(self) -> Chosen:
+    def chosen(self, *, oblique: bool = False) -> Chosen:
         """What the controls say.
+
+        Parameters
+        ----------
+        oblique : bool
+            Whether the plane that the viewer shows of the image in 3D stands for a slice, if it shows one.
 
         Raises
         ------
@@ -130,7 +151,9 @@ class Inputs(QWidget):
         """
         views = (self.image.view(), *self.channels.views())
         plane, index = self.image.shown_slice(views[0])
-        return Chosen(views, plane, index, self._changed_preprocessing())
+        chosen = Chosen(views, plane, index, self._changed_preprocessing())
+        across = self.image.shown_plane(views[0]) if oblique else None
+        return chosen if across is None else replace(chosen, plane=PLANES[0], slice=None, oblique=across)
 
     def _changed_preprocessing(self) -> tuple[Mapping[str, Any], ...] | None:
         if not (self.change_box.isChecked() and self._filled):

@@ -80,6 +80,7 @@ class Live(QObject):
         self._wanted: Hashable = None
         self._asked: Asked | None = None
         self._class: str | None = None
+        self._followed: Any = None
         self._paused, self._generation = False, 0
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
@@ -96,9 +97,19 @@ class Live(QObject):
         events = self._viewer.dims.events
         for event in (events.current_step, events.order, events.ndisplay):
             event.connect(self.look) if on else event.disconnect(self.look)
+        self._follow(None)
         self._forget_wish()
         self._forget_known()
         self.look()
+
+    def _follow(self, layer: Any) -> None:
+        """Look whenever another plane of this layer is shown in 3D, and of no layer that was followed before."""
+        if layer is self._followed:
+            return
+        for each in (self._followed, layer):
+            for event in () if each is None else (each.events.depiction, each.plane.events):
+                event.disconnect(self.look) if each is self._followed else event.connect(self.look)
+        self._followed = layer
 
     def pause(self, paused: bool) -> None:
         """Leave the classifier to somebody else."""
@@ -128,6 +139,7 @@ class Live(QObject):
             self._forget_wish()
             self.told.emit(str(error))
             return
+        self._follow(asked.chosen.view.layer)
         if self._class is not None:
             asked = replace(asked, targets=(self._class,))
         classifier = self._loader.known
@@ -153,6 +165,7 @@ class Live(QObject):
             self._loader.key,
             repr(request.to_dict()),
             tuple((view.axes, view.volume) for view in asked.chosen.views),
+            asked.chosen.oblique if sliced else None,
             tuple((layer, _Same(layer.data), _place(layer)) for layer in layers),
         )
 
@@ -183,8 +196,7 @@ class Live(QObject):
 
         def work(job: Job) -> Any:
             classifier = load(job)
-            asked.chosen.check(classifier)
-            return classifier, explain(asked.read(), classifier, job)
+            return classifier, explain(asked.seen_by(classifier).read(), classifier, job)
 
         def estimate(found: list[Shown]) -> None:
             if key == self._wanted:

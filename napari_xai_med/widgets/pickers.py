@@ -14,6 +14,7 @@ from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.grid import Reorientation
 from napari_xai_med.image import PLANES
 from napari_xai_med.layers import METADATA_KEY, LayerView, possible_axes
+from napari_xai_med.layers_plane import Plane
 from napari_xai_med.models import class_names_of
 from napari_xai_med.samples import embedded_classifiers
 
@@ -140,11 +141,24 @@ class ImagePicker(QComboBox):
         # The first spatial axis in this order is the one that the slider moves along, in 2D view.
         axis = next(a for a in order if a in view.spatial)
         index = self._index_on_screen(view.layer, axis)
-        spatial_shape = tuple(view.layer.data.shape[a] for a in view.spatial)
-        turn = Reorientation.between(view.grid(spatial_shape))
+        turn = Reorientation.between(view.whole_grid())
         shown = turn.order.index(view.spatial.index(axis))
         last = view.layer.data.shape[axis] - 1
         return PLANES[shown], last - index if index is not None and turn.flipped[shown] else index
+
+    def shown_plane(self, view: LayerView) -> Plane | None:
+        """The plane that the viewer shows of a volume in 3D, in the world of its image; None if it shows none."""
+        layer, dims = view.layer, self._viewer.dims
+        if len(view.spatial) != 3 or dims.ndisplay != 3 or layer.depiction != "plane":
+            return None
+        # napari tells it along the axes that are displayed, in voxels.
+        shown = [axis - (dims.ndim - layer.ndim) for axis in dims.displayed]
+        order = [shown.index(axis) for axis in view.spatial]
+        grid = view.whole_grid()
+        position, normal = (np.array(each, float)[order] for each in (layer.plane.position, layer.plane.normal))
+        # A normal belongs to the plane and not to the voxels: it goes through the inverse, transposed.
+        across = np.linalg.inv(grid.affine[:3, :3]).T @ normal
+        return tuple(grid.to_world(position).tolist()), tuple(across.tolist())
 
 
 class ClassifierPicker(QComboBox):

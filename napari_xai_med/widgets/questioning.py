@@ -43,7 +43,7 @@ class QuestioningWidget(SavingWidget):
         """Show the segments that an explanation of what is on screen would be made of."""
 
         def show(question: Asked, found: PlacedSegments) -> None:
-            self.heatmaps.show_segments(question.chosen.view, found, question.drawn)
+            self.heatmaps.show_segments(question.chosen, found, question.drawn)
             self.notices.tell(found.notices)
 
         self._answer(segment, show)
@@ -69,14 +69,14 @@ class QuestioningWidget(SavingWidget):
             show_warning(str(error))
             return
 
-        def work(classifier: Classifier, job: Job) -> tuple[Any, tuple[Layer, ...]]:
-            read = question.read()
-            question.chosen.check(classifier)
-            return compute(read, classifier, job), layers_for(read.image, classifier, read.request)[0]
+        def work(classifier: Classifier, job: Job) -> tuple[Asked, Any, tuple[Layer, ...]]:
+            read = question.seen_by(classifier).read()
+            return read.asked, compute(read, classifier, job), layers_for(read.image, classifier, read.request)[0]
 
-        def done(result: tuple[Any, tuple[Layer, ...]]) -> None:
-            self.options.show_layers(result[1])
-            show(question, result[0])
+        def done(result: tuple[Asked, Any, tuple[Layer, ...]]) -> None:
+            asked, answer, layers = result
+            self.options.show_layers(layers)
+            show(asked, answer)
 
         self._ask(work, done, show_estimate, stopped)
 

@@ -64,6 +64,8 @@ def add_heatmap(
         # Over the image in 2D, and not hidden by the volume in 3D.
         blending="translucent_no_depth",
         interpolation2d="nearest",
+        # A slab one voxel thick would fade into nothing.
+        interpolation3d="nearest" if 1 in data.shape else "linear",
         rgb=False,
         **options,
     )
@@ -135,17 +137,17 @@ def show_ranks(layer: ImageLayer, ranks: tuple[int, int] | None) -> None:
 def _described(views: Sequence[LayerView], attribution: Attribution, told: str) -> tuple[NDArray[Any], dict[str, Any]]:
     """An attribution as data, place, name and metadata of a layer."""
     view = views[0]
-    shown = attribution if view.turn is None else attribution.reoriented(view.turn)
-    data, options = view.place(shown.values, shown.grid)
+    data, options = view.place(attribution.values, attribution.grid)
     zero = " (zero everywhere)" if attribution.is_zero else ""
     options["name"] = f"{view.layer.name}: {attribution.full_title}, {attribution.about}{zero}{told}"
     own = options["metadata"][METADATA_KEY]
     own["record"] = json.loads(attribution.record.to_json())
     own["regions"] = attribution.regions
     own[KEY] = told_of(views)
-    if shown.segments is not None:
-        labels, _ = view.place(cast("Any", shown.segments.labels), shown.grid)
-        own["segments"] = LayerSegments(cast("Any", labels), shown.segments.table)
+    segments = attribution.segments
+    if segments is not None:
+        labels, _ = view.place(cast("Any", segments.labels), attribution.grid)
+        own["segments"] = LayerSegments(cast("Any", labels), segments.table)
     return data, options
 
 

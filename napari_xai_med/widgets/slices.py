@@ -15,14 +15,11 @@ from qtpy.QtWidgets import QLabel, QPushButton
 from napari_xai_med.attribution import Attribution
 from napari_xai_med.basis import basis
 from napari_xai_med.errors import InputError
-from napari_xai_med.explanation import explain_request
-from napari_xai_med.grid import Grid
 from napari_xai_med.image import Image
 from napari_xai_med.io.slices import save_slices
 from napari_xai_med.job import Job
 from napari_xai_med.layers import LayerView
 from napari_xai_med.models.classifier import Classifier
-from napari_xai_med.oblique import oblique_section
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.segmenting import Regions
 from napari_xai_med.slice_pipeline import METHOD, ExplainedSlices, SliceChoice, Slices, explain_slices, find_slices
@@ -30,7 +27,6 @@ from napari_xai_med.widgets.asked import Asked, Read
 from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.loader import Loader
-from napari_xai_med.widgets.oblique import add_oblique_heatmap, plane_on_screen
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
 from napari_xai_med.widgets.questioning import QuestioningWidget
@@ -75,8 +71,6 @@ class SlicesWidget(QuestioningWidget):
         self.choose_button, self.explain_button = QPushButton("Choose slices"), QPushButton("Explain slices")
         self.choose_button.setToolTip("Only find the slices; a click on one shows it.")
         self.explain_button.setToolTip("Find the slices and explain what the classifier sees in each of them.")
-        self.plane_button = QPushButton("Explain the plane in 3D")
-        self.plane_button.setToolTip("The oblique plane that the viewer shows of the image, with the depiction plane.")
         self.list, self.bars = SliceList(), ProbabilityBars()
         self._shown: _Shown | None = None
         self.classifier.choose("chest_ct_2d")
@@ -89,7 +83,6 @@ class SlicesWidget(QuestioningWidget):
             QLabel("<b>What is asked about each</b>"),
             self.question,
             row(self.explain_button, self.cancel_button),
-            self.plane_button,
             self.progress,
             self.progress_text,
             self.list,
@@ -102,13 +95,12 @@ class SlicesWidget(QuestioningWidget):
     def _connect(self) -> None:
         self.choose_button.clicked.connect(self.choose)
         self.explain_button.clicked.connect(self.explain)
-        self.plane_button.clicked.connect(self.explain_plane)
         self.list.chosen.connect(self.go_to)
         self.form.changed.connect(self._forget)
         self.form.classifier.changed.connect(self._volume_loader.forget)
         self.form.classifier.to_pack.connect(lambda: self.open_beside("Pack a classifier"))
         self.inputs.changed.connect(self._forget)
-        self._connect_asking(self.choose_button, self.explain_button, self.plane_button)
+        self._connect_asking(self.choose_button, self.explain_button)
 
     # What the user does
 
@@ -157,31 +149,6 @@ class SlicesWidget(QuestioningWidget):
             self._show_explained(asked, maps, *result, final=True)
 
         self._ask(compute, show, show_estimate, maps.stop)
-
-    def explain_plane(self) -> None:
-        """Explain what the classifier sees in the plane that the viewer shows in 3D."""
-        try:
-            question = _of_one_class(self._question())
-            plane = plane_on_screen(self.viewer, question.chosen.view)
-        except InputError as error:
-            show_warning(str(error))
-            return
-        question = replace(question, request=replace(question.request, slice=None))
-
-        def compute(classifier: Classifier, job: Job) -> tuple[Attribution, Grid]:
-            read = question.read()
-            section, grid = oblique_section(read.image, *plane)
-            return explain_request(section, classifier, read.request, job, read.regions), grid
-
-        def show(result: tuple[Attribution, Grid]) -> None:
-            attribution, grid = result
-            self._forget()
-            add_oblique_heatmap(self.viewer, question.chosen.view, attribution, grid)
-            self.bars.show_prediction(attribution.prediction)
-            self.notices.tell(attribution.notices)
-            self._scroll_to(self.bars)
-
-        self._ask(compute, show)
 
     def go_to(self, index: int) -> None:
         """Show a slice of the image that the list is about, in its plane where the viewer shows slices.

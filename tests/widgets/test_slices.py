@@ -236,31 +236,6 @@ def test_stopping_leaves_the_viewer_as_it_was(slices: Open, qtbot: Any) -> None:
     assert "Stopped" in last_sentence().message
 
 
-def test_the_plane_in_3d_is_explained_where_it_is_shown(slices: Open, qtbot: Any) -> None:
-    viewer, widget = slices("chest_ct_lesion", "chest_ct_2d")
-    source = viewer.layers["chest_ct_lesion"]
-    notification_manager.records.clear()
-    widget.plane_button.click()
-    assert "choose plane as its depiction" in last_sentence().message
-    viewer.dims.ndisplay = 3
-    source.depiction = "plane"
-    source.plane.position, source.plane.normal = (29, 40, 48), (1, 0.4, 0.15)
-    widget.plane_button.click()
-    finish(qtbot, widget)
-    layer = viewer.layers[-1]
-    assert widget.bars.rows()[0][0] == "ground glass"
-    corners = np.array([[0, *corner] for corner in np.ndindex(2, 2)]) * (np.array(layer.data.shape) - 1)
-    there = np.array([source.world_to_data(layer.data_to_world(corner)) for corner in corners])
-    np.testing.assert_allclose((there - source.plane.position) @ np.array(source.plane.normal), 0, atol=1e-4)
-    # What speaks most for ground glass is the ground glass.
-    peak = np.unravel_index(layer.data.argmax(), layer.data.shape)
-    found = np.rint(source.world_to_data(layer.data_to_world(peak))).astype(int)
-    mask = viewer.layers["chest_ct_lesion_mask"].data
-    near = tuple(slice(n - 3, n + 4) for n in found)
-    assert mask[near].any()
-    assert widget.image.count() == 1, "the map is not offered as an image"
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_drawn_mask_means_what_is_under_it(seed: int) -> None:
     """Also over an oblique scan, which is not shown where it truly lies."""
