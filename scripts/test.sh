@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 # Processes that each used all cores would wait for each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-"${VENV:-.venv}/bin/python" -m pytest -n logical --dist loadfile "$@"
+"${VENV:-.venv}/bin/python" -m pytest -n logical --dist worksteal "$@"

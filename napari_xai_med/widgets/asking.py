@@ -18,6 +18,9 @@ from napari_xai_med.widgets.loader import Loader
 from napari_xai_med.widgets.notices import Notices
 from napari_xai_med.widgets.task import Show
 
+_LAID_OUT_MS = 50
+"""What Qt needs to lay out controls whose texts have changed."""
+
 
 class AskingWidget(ControlsWidget):
     """A dock widget with an image, a classifier, and work that takes a while.
@@ -88,7 +91,7 @@ class AskingWidget(ControlsWidget):
         """Show a part of the controls whose size is known only when Qt has laid it out."""
         self._wanted = part
         # A bound method: it is forgotten when the widget goes.
-        QTimer.singleShot(0, self._show_wanted)
+        QTimer.singleShot(_LAID_OUT_MS, self._show_wanted)
 
     def _show_wanted(self) -> None:
         if self._wanted is not None:

@@ -89,12 +89,10 @@ class ChannelValuesWidget(SavingWidget):
             self.inputs,
             form,
             self.options,
-            row(self.show_button, self.cancel_button),
-            self.progress,
-            self.progress_text,
             self.notices,
             self.bars,
             self.save_button,
+            below=(row(self.show_button, self.cancel_button), self.progress, self.progress_text),
         )
         self._show_classes(self.classifier.class_names())
         self.show_button.clicked.connect(self.show_contributions)

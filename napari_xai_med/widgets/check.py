@@ -26,6 +26,7 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.options import with_options
 from napari_xai_med.widgets.asking import SavingWidget
 from napari_xai_med.widgets.comparison import compare
+from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.elided import ElidedCombo
 from napari_xai_med.widgets.inputs import Chosen, Inputs
 from napari_xai_med.widgets.layer_checks import LayerChecks
@@ -133,15 +134,12 @@ class CheckWidget(SavingWidget):
             self.inputs,
             more,
             self.second_box,
-            self.check_button,
-            self.cancel_button,
-            self.progress,
-            self.progress_text,
             self.notices,
             self.compare_button,
             self.save_button,
             overlap,
             chosen,
+            below=(row(self.check_button, self.cancel_button), self.progress, self.progress_text),
         )
 
     def _connect(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import napari
@@ -27,12 +28,12 @@ class ControlsWidget(QWidget):
         self.task = Task(self)
         self._scroll = QScrollArea()
 
-    def _show_column(self, *parts: QWidget | QLayout) -> None:
+    def _show_column(self, *parts: QWidget | QLayout, below: Sequence[QWidget | QLayout]) -> None:
+        """Lay parts out in a column that scrolls, and below it what is always in sight: what begins and ends work."""
         content = QWidget()
         column = QVBoxLayout(content)
         column.addWidget(QLabel(f"<b>{DISCLAIMER}</b>"))
-        for part in parts:
-            column.addWidget(part) if isinstance(part, QWidget) else column.addLayout(part)
+        _add(column, parts)
         column.addStretch()
         self._scroll.setWidget(content)
         self._scroll.setWidgetResizable(True)
@@ -42,6 +43,11 @@ class ControlsWidget(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self._scroll)
+        foot = QVBoxLayout()
+        margins = column.contentsMargins()
+        foot.setContentsMargins(margins.left(), 0, margins.right(), margins.bottom())
+        _add(foot, below)
+        outer.addLayout(foot)
 
     def stop_work(self) -> None:
         """Ask whatever goes on to stop."""
@@ -79,6 +85,11 @@ class ControlsWidget(QWidget):
         """Stop the work when the widget goes."""
         self.stop_work()
         super().closeEvent(event)
+
+
+def _add(column: QVBoxLayout, parts: Sequence[QWidget | QLayout]) -> None:
+    for part in parts:
+        column.addWidget(part) if isinstance(part, QWidget) else column.addLayout(part)
 
 
 def row(*widgets: QWidget) -> QHBoxLayout:

@@ -78,12 +78,10 @@ class ExplainWidget(QuestioningWidget):
             self.bars,
             self.notices,
             self.question,
-            row(self.explain_button, self.cancel_button, self.live_box),
-            self.progress,
-            self.progress_text,
             self.heatmap,
             row(self.maximum_button, self.check_button),
             row(self.save_button, self.copy_button),
+            below=(row(self.explain_button, self.cancel_button, self.live_box), self.progress, self.progress_text),
         )
 
     def _connect(self) -> None:

@@ -85,9 +85,7 @@ class InsideWidget(AskingWidget):
             self.options,
             self.draw_button,
             self.drawn,
-            self.cancel_button,
-            self.progress,
-            self.progress_text,
+            below=(self.cancel_button, self.progress, self.progress_text),
         )
 
     def _connect(self) -> None:

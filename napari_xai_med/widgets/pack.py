@@ -190,8 +190,8 @@ class PackWidget(ControlsWidget):
         self.result.setWordWrap(True)
         end = QFormLayout()
         end.addRow("New folder", self.folder)
-        buttons = row(self.pack_button, self.cancel_button)
-        self._show_column(form, meaning, steps, windows, end, buttons, self.progress, self.result, self.explain_button)
+        buttons = row(self.pack_button, self.cancel_button, self.explain_button)
+        self._show_column(form, meaning, steps, windows, end, below=(self.result, buttons, self.progress))
 
     # What the file says
 

@@ -79,16 +79,13 @@ class SlicesWidget(QuestioningWidget):
             self.inputs,
             QLabel("<b>Which slices</b>"),
             self.form,
-            self.choose_button,
             QLabel("<b>What is asked about each</b>"),
             self.question,
-            row(self.explain_button, self.cancel_button),
-            self.progress,
-            self.progress_text,
             self.list,
             self.bars,
             self.notices,
             self.save_button,
+            below=(row(self.choose_button, self.explain_button, self.cancel_button), self.progress, self.progress_text),
         )
         self._connect()
 
