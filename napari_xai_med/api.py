@@ -264,7 +264,8 @@ def feature_maps(
     Returns
     -------
     Image
-        A channel for each feature map, on the layer's own grid in the image's world; of a slice a volume of one slice.
+        A channel for each feature map, on the layer's own grid in the image's world; of a slice, or an oblique
+        section, a volume of one slice.
 
     Raises
     ------

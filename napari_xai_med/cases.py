@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,23 +76,23 @@ def case_of(
     record, given = record or _record_of(attribution), _masks_of(masks)
     image = _as_explained(image, record)
     flat_one = next((each for each in (image, *given.values()) if isinstance(each, Image) and each.ndim == 2), None)
+    if record is not None:
+        _check_same(record, image, classifier)
     values, grid = _map_of(attribution, flat_one)
     if isinstance(attribution, Attribution):
         regions = regions or attribution.regions
     asked = None
-    if record is not None:
-        _check_same(record, image, classifier)
     if image is not None and classifier is not None and record is not None:
         asked = Asked(image, classifier, record.explain_request, regions or Regions())
     return Case(
         values,
         grid,
-        {name: _mask_on(grid, image, mask, name) for name, mask in given.items()},
+        {name: _mask_on(grid, image, mask, name, record) for name, mask in given.items()},
         None if image is None else image_on(grid, image),
         asked,
-        {name: _same_grid(other, grid, name, flat_one) for name, other in (others or {}).items()},
+        {name: _same_grid(other, grid, name, flat_one, record) for name, other in (others or {}).items()},
         second,
-        bool(image is not None and image.is_bare) or (image is None and np.array_equal(grid.affine, np.eye(3))),
+        _is_bare(grid, image, record),
         Sign(sign),
         seed,
     )
@@ -119,7 +119,7 @@ def _record_of(attribution: AnyMap) -> Record | None:
 
 def _as_explained(image: Image | None, record: Record | None) -> Image | None:
     """The section of a volume, where that is what was explained."""
-    plane = None if record is None else record.image.get("oblique")
+    plane = _plane_of(record)
     if image is None or image.ndim != 3 or plane is None:
         return image
     return oblique_section(image, plane["point"], plane["normal"])[0]
@@ -153,10 +153,25 @@ def _on_section(found: Image, section: Image, plane: Grid) -> Image:
     return replace(found, data=found.data[:, 0], grid=section.grid)
 
 
-def _mask_on(grid: Grid, image: Image | None, mask: Image | NDArray[np.generic], name: str) -> Mask:
+def _is_bare(grid: Grid, image: Image | None, record: Record | None) -> bool:
+    """Whether it is not known how large a pixel is."""
+    if image is not None:
+        return image.is_bare
+    return np.array_equal(grid.affine, np.eye(3)) and _plane_of(record) is None
+
+
+def _plane_of(record: Record | None) -> Mapping[str, Any] | None:
+    return None if record is None else record.image.get("oblique")
+
+
+def _mask_on(
+    grid: Grid, image: Image | None, mask: Image | NDArray[np.generic], name: str, record: Record | None
+) -> Mask:
     """As `mask_on`; a mask of the volume also on an oblique section of it."""
-    if image is None or image.oblique is None or not isinstance(mask, Image) or mask.ndim != 3:
+    if _plane_of(record) is None or grid.ndim == 3 or not isinstance(mask, Image) or mask.ndim != 3:
         return mask_on(grid, mask, name)
+    if image is None or image.oblique is None:
+        raise InputError(f"{called(name)} is of the volume and the map of a plane; give the image as well.")
     return mask_on(image.oblique.grid, mask, name)[0]
 
 
@@ -222,7 +237,11 @@ def image_on(grid: Grid, image: Image) -> Map:
     return np.stack([resample_linear(channel, matrix, grid.shape) for channel in image.data])
 
 
-def _same_grid(other: AnyMap, grid: Grid, name: str, flat_one: Image | None) -> Map:
+def _same_grid(other: AnyMap, grid: Grid, name: str, flat_one: Image | None, record: Record | None) -> Map:
+    theirs = _record_of(other)
+    # Sections along different planes may have the same pixels.
+    if record is not None and theirs is not None and _plane_of(record) != _plane_of(theirs):
+        raise InputError(f"{name} is of another plane than the explanation; explain the same one.")
     values, own = _map_of(other, flat_one)
     if own.shape != grid.shape or not np.allclose(own.affine, grid.affine, atol=1e-4):
         raise InputError(f"{name} is not on the same grid as the explanation; explain the same image, or slice of it.")

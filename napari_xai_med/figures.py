@@ -17,7 +17,7 @@ from napari_xai_med.attribution import DISCLAIMER, Attribution, zero_sentence
 from napari_xai_med.colours import colours_of, default_colormap
 from napari_xai_med.grid import Reorientation
 from napari_xai_med.image import PLANES, Image
-from napari_xai_med.layers import percentile_limits
+from napari_xai_med.layers_images import percentile_limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_xai_med.errors import InputError
-from napari_xai_med.grid import RAS_TO_DISPLAY, Grid, Reorientation
+from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, Reorientation
 
 PLANES = ("axial", "coronal", "sagittal")
 """Names of the slices across axis 0, 1 and 2 of a volume in display orientation."""
@@ -32,6 +32,20 @@ class Oblique:
     point: tuple[float, ...]
     normal: tuple[float, ...]
     grid: Grid
+
+    def in_volume(self, to_section: Float, shape: tuple[int, ...]) -> Grid:
+        """A grid in the section's plane as a slab in the volume's world.
+
+        Parameters
+        ----------
+        to_section : ndarray, shape (3, 3)
+            Index of that grid to index of the section.
+        shape : tuple of int
+            (rows, columns).
+        """
+        lifted = np.eye(4)
+        lifted[1:, 1:] = to_section
+        return Grid((1, *shape), self.grid.affine @ lifted)
 
     def to_dict(self) -> dict[str, list[float]]:
         """What makes the same section again, as plain values for a record."""

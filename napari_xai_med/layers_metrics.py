@@ -34,17 +34,12 @@ def map_in_layer(heatmap: Any, view: LayerView) -> Image:
     view : LayerView
         The image that it explains.
     """
-    known = LayerView(heatmap, view.axes[: heatmap.ndim], 0)
-    own = known.image()
+    own = LayerView(heatmap, view.axes[: heatmap.ndim], 0)
     segments: LayerSegments | None = heatmap.metadata[METADATA_KEY].get("segments")
-    if segments is None:
-        # Seen at every channel of the image, and the same at each.
-        return Image(own.data[:1], own.grid, heatmap.name)
     # Of all segments, whichever are shown.
-    values = segments.shown(None)
-    data = values if own.ndim == values.ndim else values.reshape(values.shape[-own.ndim :])
-    placed = data if known.turn is None else cast("Map", known.turn.inverse.array(data))
-    return Image(placed[np.newaxis], own.grid, heatmap.name)
+    values = heatmap.data if segments is None else segments.shown(None)
+    # Seen at every channel of the image, and the same at each.
+    return Image(own.array(values)[:1], own.image_grid(), heatmap.name)
 
 
 def case_of_layers(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_xai_med.grid import Grid
+from napari_xai_med.grid import Float, Grid
 from napari_xai_med.layers import METADATA_KEY, LayerView
 from napari_xai_med.layers_inside import place_on, turn_on
 from napari_xai_med.oblique import oblique_plane
 
 Plane = tuple[tuple[float, ...], tuple[float, ...]]
 """A point and the normal of a plane; see `napari_xai_med.oblique_section`."""
+
+
+def plane_in_voxels(view: LayerView, point: Sequence[float], normal: Sequence[float]) -> tuple[Float, Float]:
+    """Position and normal of a plane in the voxels of a volume's layer, along its spatial axes, as napari has them."""
+    grid = view.whole_grid()
+    return grid.to_index(np.asarray(point, float)), grid.affine[:3, :3].T @ np.asarray(normal, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +61,6 @@ class PlaneView(LayerView):
             "translate": np.zeros(ndim),
             "rotate": np.eye(ndim),
             "shear": np.zeros(ndim * (ndim - 1) // 2),
-            # In a slab, what is in front decides.
-            "rendering": "translucent",
             "metadata": {METADATA_KEY: {"turn": turn, "affine": lies.tolist(), "display": shown.tolist()}},
         }
         return data[0], place

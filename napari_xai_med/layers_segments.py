@@ -100,7 +100,7 @@ def segments_to_layer(view: LayerView, segments: SegmentMap, grid: Grid, name: s
     segments : SegmentMap
         On `grid`.
     grid : Grid
-        The grid of `view.image()`, or a slab of it.
+        As `view.place` takes it.
     name : str
     """
     data, options = view.place(cast("Any", segments.labels), grid)

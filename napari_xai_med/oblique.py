@@ -12,6 +12,8 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.grid import RAS_TO_DISPLAY, Float, Grid, resample_linear
 from napari_xai_med.image import Image, Oblique
 
+_OBLIQUE = ", oblique"
+
 
 def oblique_section(image: Image, point: Sequence[float], normal: Sequence[float]) -> tuple[Image, Grid]:
     """The slice of a volume along a plane, linearly resampled. Research use only. Not for diagnosis.
@@ -48,8 +50,13 @@ def oblique_section(image: Image, point: Sequence[float], normal: Sequence[float
     data = np.stack([resample_linear(c, to_image, grid.shape, frame, float(c.min()))[0] for c in image.data])
     step = min(image.grid.spacing)
     flat = Grid(grid.shape[1:], np.diag([step, step, 1.0]))
-    name = f"{image.name}, oblique"
+    name = f"{image.name}{_OBLIQUE}"
     return replace(image, data=data, grid=flat, name=name, oblique=plane, of_volume=True), grid
+
+
+def name_of_volume(section: str) -> str:
+    """The name of the volume that a section is of, by the section's own."""
+    return section.removesuffix(_OBLIQUE)
 
 
 def oblique_plane(grid: Grid, point: Sequence[float], normal: Sequence[float]) -> Oblique:

@@ -39,7 +39,7 @@ def network_view(image: Image, classifier: Classifier, request: ExplainRequest, 
     Returns
     -------
     Image
-        On the network's own grid; of a slice a volume of one slice.
+        On the network's own grid; of a slice, or an oblique section, a volume of one slice.
     """
     job.step(0.0, "Preprocessing")
     section = Section.choose(image, classifier, request)
@@ -64,7 +64,7 @@ def in_world(image: Image, section: Section, data: NDArray[np.float32], to_image
     Returns
     -------
     Image
-        Of a slice a volume of one slice.
+        Of a slice, or an oblique section, a volume of one slice.
     """
     grid = grid_in_world(image, section, to_image, data.shape[1:])
     return Image(data.reshape(len(data), *grid.shape), grid, name)
@@ -83,9 +83,7 @@ def grid_in_world(image: Image, section: Section, to_image: Float, shape: tuple[
         Of the values.
     """
     if image.oblique is not None:
-        in_volume = np.eye(4)
-        in_volume[1:, 1:] = to_image
-        return Grid((1, *shape), image.oblique.grid.affine @ in_volume)
+        return image.oblique.in_volume(to_image, shape)
     if section.axis is None or section.turn is None:
         return Grid(shape, image.grid.affine @ to_image)
     slab = section.turn.grid(image.grid).slab(section.axis, section.index)

@@ -29,7 +29,7 @@ def _read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
 def read_layer(path: Path, *, labels: bool = False) -> LayerTuple:
     """A NIfTI or Analyze file as a layer that lies where the patient lies, in millimetres."""
     from napari_xai_med.io.nifti import read_volumes, stem
-    from napari_xai_med.layers import volumes_to_layer
+    from napari_xai_med.layers_images import volumes_to_layer
 
     return volumes_to_layer(read_volumes(path), stem(path), str(path), labels=labels)
 
@@ -64,7 +64,7 @@ def _write(path: str, data: Any, attributes: dict[str, Any], kind: str) -> list[
 
 def _sample(name: str) -> list[LayerTuple]:
     from napari_xai_med.io import read_image
-    from napari_xai_med.layers import picture_to_layers
+    from napari_xai_med.layers_images import picture_to_layers
     from napari_xai_med.samples import sample_files
 
     image, mask = sample_files(name)

@@ -23,7 +23,8 @@ from napari_xai_med.grid import Grid
 from napari_xai_med.inside import by_strength, central_slices
 from napari_xai_med.io.nifti import Volumes
 from napari_xai_med.job import Job
-from napari_xai_med.layers import LayerView, volumes_to_layer
+from napari_xai_med.layers import LayerView
+from napari_xai_med.layers_images import volumes_to_layer
 from napari_xai_med.layers_inside import layer_on
 from napari_xai_med.pipeline import network_view
 from napari_xai_med.request import ExplainRequest

@@ -5,6 +5,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import random_affine
 from napari.layers import Image as ImageLayer
@@ -13,7 +14,10 @@ from napari.layers import Labels
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import RAS_TO_DISPLAY, Grid
 from napari_xai_med.io.nifti import Volumes, save_nifti
-from napari_xai_med.layers import LayerView, percentile_limits, possible_axes, volumes_to_layer
+from napari_xai_med.layers import METADATA_KEY, LayerView, possible_axes
+from napari_xai_med.layers_images import percentile_limits, volumes_to_layer
+from napari_xai_med.layers_metrics import map_in_layer
+from napari_xai_med.layers_segments import LayerSegments
 from napari_xai_med.plugin import get_reader, read_layer, write_image, write_labels
 
 
@@ -114,6 +118,17 @@ def test_a_map_lies_on_every_kind_of_layer(axes: str) -> None:
         np.testing.assert_allclose(heatmap.data_to_world(corner), layer.data_to_world(corner))
     else:
         np.testing.assert_allclose(heatmap.data_to_world((0, *corner[1:])), layer.data_to_world(corner))
+    # What it shows is read back, also where that is what its segments contribute.
+    labels = (np.arange(data.size // (shape[axes.index("C")] if "C" in axes else 1)) % 3).reshape(image.grid.shape)
+    contributions = np.array([0.0, 1.5, -2.5])
+    placed, _ = view.place(contributions[labels].astype(np.float32), image.grid)
+    heatmap.data = placed
+    for segments in (
+        None,
+        LayerSegments(view.place(labels, image.grid)[0], pd.DataFrame({"contribution": contributions})),
+    ):
+        heatmap.metadata[METADATA_KEY]["segments"] = segments
+        np.testing.assert_array_equal(map_in_layer(heatmap, view).data[0], contributions[labels])
 
 
 def test_a_slice_has_all_axes_and_lies_at_its_place_only() -> None:

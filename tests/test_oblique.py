@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -14,6 +15,7 @@ from napari_xai_med.cli import main
 from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid, Reorientation
 from napari_xai_med.image import PLANES
+from napari_xai_med.io.results import save_results
 from napari_xai_med.samples import sample_files
 
 SHAPE = (24, 28, 30)
@@ -211,3 +213,41 @@ def test_a_saved_map_of_a_section_is_measured_on_its_plane(tmp_path: Path) -> No
     np.testing.assert_allclose(slab[dice], scores[dice], rtol=1e-5)
     with pytest.raises(InputError, match="does not lie on the plane that was explained"):
         evaluate(image, mask=mask, image=section, metrics=["binary_overlap"])
+
+
+def test_what_was_drawn_on_a_section_is_saved_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    section, _ = oblique_section(read_image(sample_files("chest_ct_lesion")[0]), *lesion_plane())
+    labels = np.zeros(section.grid.shape, np.uint8)
+    labels[:, : labels.shape[1] // 2], labels[:, labels.shape[1] // 2 :] = 4, 9
+    for name, drawn in {"labels": {"segments": {"labels": labels}}, "mask": {"mask": labels == 4}}.items():
+        found = explain(section, "chest_ct_2d", "segment_occlusion", **drawn)
+        files = save_results(section, found, tmp_path / name, regions=found.regions)
+        assert main(["explain", "--record", str(files.record), "--out", str(tmp_path / "again")]) == 0
+        assert "bit for bit" in capsys.readouterr().out
+        saved = {"segments": {"labels": files.labels}} if name == "labels" else {"mask": files.mask}
+        again = explain(section, "chest_ct_2d", "segment_occlusion", **saved)
+        np.testing.assert_array_equal(again.values, found.values)
+
+
+def test_maps_and_masks_that_are_not_of_this_plane_are_told() -> None:
+    path, mask = sample_files("chest_ct_lesion")
+    image, (point, normal) = read_image(path), lesion_plane()
+    higher = [point[0], point[1], point[2] + 20]
+    sections = [oblique_section(image, each, normal)[0] for each in (point, higher)]
+    one, other = (explain(section, "chest_ct_2d") for section in sections)
+    with pytest.raises(InputError, match="other is of another plane than the explanation"):
+        evaluate(one, image=sections[0], others={"other": other}, metrics=["agreement"])
+    with pytest.raises(InputError, match="give the image as well"):
+        evaluate(one, mask=mask, metrics=["binary_overlap"])
+    shift = np.eye(4)
+    shift[2, 3] = 5
+    moved = replace(image, grid=Grid(image.grid.shape, shift @ image.grid.affine))
+    with pytest.raises(InputError, match="The image chest_ct_lesion, oblique is not as it was"):
+        evaluate(one, mask=mask, image=moved, metrics=["binary_overlap"])
+    # Of pixels of a millimetre it is known that they are.
+    fine = Image.from_array(np.random.default_rng(0).random((8, 32, 32)) * 1000 - 900, (1.0, 1.0, 1.0))
+    section, _ = oblique_section(fine, fine.grid.to_world((4, 16, 16)), (0.1, 0, 1))
+    drawn = np.zeros(section.grid.shape, bool)
+    drawn[8:20, 8:20] = True
+    table = evaluate(explain(section, "chest_ct_2d"), mask=drawn, metrics=["binary_overlap"])
+    assert set(table["unit"]) == {"", "mm2"}

@@ -17,7 +17,8 @@ from napari_xai_med.errors import Cancelled, InputError
 from napari_xai_med.grid import Grid, Reorientation
 from napari_xai_med.io.nifti import Volumes
 from napari_xai_med.io.results import save_results
-from napari_xai_med.layers import LayerView, volumes_to_layer
+from napari_xai_med.layers import LayerView
+from napari_xai_med.layers_images import volumes_to_layer
 from napari_xai_med.preprocessing.base import read_steps
 from napari_xai_med.preprocessing.steps import Flip
 from napari_xai_med.samples import sample_files

@@ -147,7 +147,7 @@ def save_results(
             files = replace(files, best=target / f"{stem}_best.nii.gz")
             told = f"Best {best[0]} segments, {best[1]}"
             save_nifti(target / f"{stem}_best.nii.gz", chosen.reshape(grid.shape), grid, f"{told}; {DISCLAIMER}")
-        drawn = write_regions(target / stem, regions or Regions())
+        drawn = write_regions(target / stem, _in_volume(regions or Regions(), image))
         files = replace(files, **drawn)
         files.record.write_text(with_regions(attribution.record, drawn).to_json(), encoding="utf-8")
     except OSError as error:
@@ -166,6 +166,20 @@ def _write_segments(files: ResultFiles, stem: Path, attribution: Attribution, gr
     # The first row is of what is no segment.
     segments.table.iloc[1:].to_csv(files.table, index=False)
     return files
+
+
+def _in_volume(regions: Regions, image: Image) -> Regions:
+    """What was drawn on an oblique section where it lies in the volume, since a file tells nothing of the section."""
+    if image.oblique is None:
+        return regions
+    found = {}
+    for what, drawn in vars(regions).items():
+        found[what] = drawn
+        if drawn is not None and drawn.ndim == 2:
+            to_section = np.linalg.inv(image.grid.affine) @ drawn.grid.affine
+            grid = image.oblique.in_volume(to_section, drawn.grid.shape)
+            found[what] = replace(drawn, data=drawn.data[:, np.newaxis], grid=grid)
+    return Regions(**found)
 
 
 def write_regions(stem: Path, regions: Regions) -> dict[str, Path]:

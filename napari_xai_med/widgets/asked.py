@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_xai_med.attribution import Attribution
+from napari_xai_med.errors import InputError
 from napari_xai_med.explanation import explain_requests
 from napari_xai_med.image import Image
 from napari_xai_med.job import Job
@@ -92,6 +93,19 @@ class Shown:
     asked: Asked
     regions: Regions
     attribution: Attribution
+
+
+def unchanged(image: Image, attribution: Attribution) -> Image:
+    """The image, if it is still the one that was explained.
+
+    Raises
+    ------
+    InputError
+        If not: what is written of it would not belong to its map.
+    """
+    if image.sha256 != attribution.record.image["sha256"]:
+        raise InputError(f"{image.name} was changed or moved since; undo that, or explain it again.")
+    return image
 
 
 def notices(found: Sequence[Shown]) -> list[str]:

@@ -201,8 +201,8 @@ class CheckWidget(SavingWidget):
     def compare(self) -> None:
         """Show this explanation and the other chosen ones side by side, in a window of their own."""
         try:
-            heatmap, image = self._heatmap(), self.inputs.image.view().layer
-            compare(image, [heatmap, *self.others.layers()], self.viewer.dims.point[-image.ndim :])
+            heatmap, view = self._heatmap(), self.inputs.image.view()
+            compare(view, [heatmap, *self.others.layers()], self.viewer.dims.point[-view.layer.ndim :])
         except XAIMedError as error:
             show_warning(str(error))
 

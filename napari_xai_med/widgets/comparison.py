@@ -11,24 +11,26 @@ from napari.layers import Image as ImageLayer
 
 from napari_xai_med.attribution import DISCLAIMER
 from napari_xai_med.errors import InputError
-from napari_xai_med.layers import METADATA_KEY
+from napari_xai_med.layers import METADATA_KEY, LayerView
+from napari_xai_med.layers_plane import plane_in_voxels
 from napari_xai_med.layers_segments import transform_of
 
 MOST = 6
+_LOOK = ("colormap", "opacity", "blending", "interpolation2d", "interpolation3d", "rendering", "rgb")
 _GAP = 0.05
 """Between two of them, by their size."""
 
 
-def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[float] = ()) -> napari.Viewer:
-    """Show the same slice of up to six heatmaps side by side over their image, with linked contrast.
+def compare(view: LayerView, heatmaps: Sequence[ImageLayer], point: Sequence[float] = ()) -> napari.Viewer:
+    """Show the same slice, or plane in 3D, of up to six heatmaps side by side over their image, with linked contrast.
 
     In a window of its own, since napari's grid takes all layers of a window. Maps of one method and quantity have one
     scale; others differ in their units, and are divided by their largest absolute value, which their names tell.
 
     Parameters
     ----------
-    image : napari.layers.Image
-        That they explain; its voxels are shared and not copied.
+    view : LayerView
+        The image that they explain; its voxels are shared and not copied.
     heatmaps : sequence of napari.layers.Image
     point : sequence of float
         Where the sliders stand, in the world.
@@ -45,6 +47,7 @@ def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[f
     tops = [float(np.abs(layer.data).max()) or 1.0 for layer in heatmaps]
     signed = any(layer.metadata[METADATA_KEY]["look"]["signed"] for layer in heatmaps)
     top = 1.0 if scaled else max(tops)
+    image, plane = view.layer, heatmaps[0].metadata[METADATA_KEY]["record"]["image"]["oblique"]
     viewer = napari.Viewer(title=f"Explanations side by side. {DISCLAIMER}")
     shown = []
     for layer, own in zip(heatmaps, tops, strict=True):
@@ -66,6 +69,11 @@ def compare(image: ImageLayer, heatmaps: Sequence[ImageLayer], point: Sequence[f
     viewer.reset_view(margin=2 * _GAP)
     for axis, value in enumerate(point):
         viewer.dims.set_point(axis, value)
+    if plane is not None:
+        viewer.dims.ndisplay = 3
+        for layer in viewer.layers[::2]:
+            layer.depiction = "plane"
+            layer.plane.position, layer.plane.normal = plane_in_voxels(view, plane["point"], plane["normal"])
     overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])
     overlay.visible = True
     return viewer
@@ -88,7 +96,7 @@ def _unit(layer: ImageLayer) -> tuple[Any, ...]:
 
 def _again(layer: ImageLayer, data: Any, name: str) -> ImageLayer:
     """Another layer that looks the same and lies at the same place."""
-    look = {key: getattr(layer, key) for key in ("colormap", "opacity", "blending", "interpolation2d", "rgb")}
+    look = {key: getattr(layer, key) for key in _LOOK}
     if layer.rgb:
         del look["colormap"]
     else:

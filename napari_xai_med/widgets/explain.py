@@ -15,7 +15,8 @@ from qtpy.QtWidgets import QApplication, QCheckBox, QPushButton
 from napari_xai_med.basis import basis
 from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
-from napari_xai_med.layers import METADATA_KEY, image_to_layer
+from napari_xai_med.layers import METADATA_KEY
+from napari_xai_med.layers_images import image_to_layer
 from napari_xai_med.layers_inside import layer_on
 from napari_xai_med.models.classifier import Prediction
 from napari_xai_med.widgets import asked

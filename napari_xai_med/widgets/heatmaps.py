@@ -19,7 +19,7 @@ from napari_xai_med.layers import METADATA_KEY, LayerTuple
 from napari_xai_med.layers_segments import Drawn, best_to_layer, segments_to_layer
 from napari_xai_med.segmenting import PlacedSegments
 from napari_xai_med.segments.best import Best
-from napari_xai_med.widgets.asked import Shown
+from napari_xai_med.widgets.asked import Shown, unchanged
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.results import add_heatmap, refill, update_heatmap
 from napari_xai_med.widgets.task import Work
@@ -65,6 +65,9 @@ class Heatmaps:
             layer = add_heatmap(self.viewer, views, attribution, limits, told)
         else:
             update_heatmap(layer, views, attribution, limits, told)
+            if (self.results[layer].asked.chosen.oblique is None) != (chosen.oblique is None):
+                # Segments of a plane look otherwise than those of a slice.
+                self._drop_segments(layer)
         self.results[layer] = shown
         if attribution.segments is None:
             self._drop_segments(layer)
@@ -87,10 +90,10 @@ class Heatmaps:
         if known is not None:
             refill(known, data, options)
         elif heatmap not in self._unwanted:
-            layer = self._segments[heatmap] = contours(described, in_3d=oblique)
+            layer = self._segments[heatmap] = segments_layer(described, oblique=oblique)
             # Not the contours alone, which would hide the heatmap.
             layer.visible = not oblique
-            self.viewer.add_layer(self._segments[heatmap])
+            self.viewer.add_layer(layer)
 
     def show_segments(self, chosen: Chosen, found: PlacedSegments, drawn: Drawn) -> None:
         """Show segments without an explanation, in place of those shown before unless these are drawn in by now."""
@@ -100,7 +103,7 @@ class Heatmaps:
         view = chosen.view
         name = f"{view.layer.name}: {len(found.segments.table) - 1} segments, {found.title}"
         described = segments_to_layer(view, found.segments, found.grid, name)
-        self._alone = contours(described, in_3d=chosen.oblique is not None)
+        self._alone = segments_layer(described, oblique=chosen.oblique is not None)
         self.viewer.add_layer(self._alone)
 
     def _drop_segments(self, heatmap: ImageLayer) -> None:
@@ -141,7 +144,8 @@ class Heatmaps:
 
         def work(job: Job) -> ResultFiles:
             job.step(0.0, "Writing the files")
-            return save_results(shown.asked.chosen.image(), shown.attribution, folder, regions=shown.regions)
+            image = unchanged(shown.asked.chosen.image(), shown.attribution)
+            return save_results(image, shown.attribution, folder, regions=shown.regions)
 
         return work
 
@@ -223,11 +227,11 @@ class Series:
         return f"{after.capitalize()}; the estimate so far stays."
 
 
-def contours(described: LayerTuple, *, in_3d: bool = False) -> LabelsLayer:
-    """Segments as a layer of contours, or of colours in 3D, where napari has no contours; see `segments_to_layer`."""
+def segments_layer(described: LayerTuple, *, oblique: bool) -> LabelsLayer:
+    """Segments as contours, or as colours on a plane in 3D, where napari draws no contours; see `segments_to_layer`."""
     data, options, _ = described
-    if in_3d:
-        return LabelsLayer(data, **options)
+    if oblique:
+        return LabelsLayer(data, rendering="translucent", **options)
     layer = LabelsLayer(data, colormap=_CONTOURS, **options)
     layer.contour = 1
     return layer

@@ -35,7 +35,7 @@ class Chosen:
         The image layer, and those of further channels.
     plane : str
     slice : int or None
-        Of the slice on screen; None for a 2D image, and where the slider stands outside of the layer.
+        Of the slice on screen; None for a 2D image, a plane in 3D, and where the slider stands outside of the layer.
     preprocessing : tuple of mapping or None
         In place of the classifier's own, as `ExplainRequest` takes it.
     oblique : (tuple of float, tuple of float), optional

@@ -17,7 +17,8 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.image import Image
 from napari_xai_med.inside import maps_of_layer
 from napari_xai_med.job import Job
-from napari_xai_med.layers import METADATA_KEY, LayerTuple, image_to_layer
+from napari_xai_med.layers import METADATA_KEY, LayerTuple
+from napari_xai_med.layers_images import image_to_layer
 from napari_xai_med.layers_inside import layer_on
 from napari_xai_med.maximisation import Maximisation
 from napari_xai_med.models.classifier import Classifier

@@ -1,4 +1,4 @@
-"""Explaining what is on screen as the slider moves."""
+"""Explaining what is on screen as the slider or the plane moves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from napari_xai_med.widgets.recent import Recent
 from napari_xai_med.widgets.task import Task
 
 REST_MS = 100
-"""How long the slider has to rest before its slice is explained."""
+"""How long slider or plane have to rest before what they show is explained."""
 
 _SLICES = 200
 _BYTES = 512 * 2**20
@@ -136,6 +136,7 @@ class Live(QObject):
         try:
             asked = self._ask()
         except InputError as error:
+            self._follow(None)
             self._forget_wish()
             self.told.emit(str(error))
             return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 from napari.layers import Image as ImageLayer
 
 from napari_xai_med.errors import InputError
 from napari_xai_med.layers import METADATA_KEY, LayerView, possible_axes
+from napari_xai_med.oblique import name_of_volume, oblique_section
 
 KEY = "made_of"
 """Where the metadata of a heatmap layer say it."""
@@ -43,20 +45,28 @@ def layers_of(heatmap: ImageLayer, layers: Sequence[ImageLayer]) -> list[tuple[I
     if made_of and all(number in known for number, _ in made_of):
         return [(known[number], axes) for number, axes in made_of]
     told = own["record"]["image"]
+    plane = told["oblique"]
+    name = told["name"] if plane is None else name_of_volume(told["name"])
     # Those of its name first: looking into a layer takes a while.
-    layers = sorted(layers, key=lambda layer: layer.name != told["name"])
-    found = ((layer, axes) for layer in layers if (axes := _holding(layer, told["sha256"], told["shape"])))
-    named = ((layer, "") for layer in layers if layer.name == told["name"])
+    layers = sorted(layers, key=lambda layer: layer.name != name)
+    found = ((layer, axes) for layer in layers if (axes := _holding(layer, told)))
+    named = ((layer, "") for layer in layers if layer.name == name)
     return [each] if (each := next(found, None) or next(named, None)) else []
 
 
-def _holding(layer: ImageLayer, sha256: str, shape: Sequence[int]) -> str:
-    """With which axes a layer is the image of a hash; empty if with none."""
+def _holding(layer: ImageLayer, told: Mapping[str, Any]) -> str:
+    """With which axes a layer is the image that a record tells of, or the section's volume; empty if with none."""
+    plane = told["oblique"]
     # A hash takes a while.
-    if layer.multiscale or layer.data.size != prod(shape):
+    if layer.multiscale or (plane is None and layer.data.size != prod(told["shape"])):
         return ""
     try:
-        views = ((axes, LayerView(layer, axes).image()) for axes in possible_axes(layer))
-        return next((axes for axes, image in views if image.data.shape == tuple(shape) and image.sha256 == sha256), "")
+        for axes in possible_axes(layer):
+            image = LayerView(layer, axes).image()
+            if plane is not None:
+                image = oblique_section(image, plane["point"], plane["normal"])[0]
+            if list(image.data.shape) == list(told["shape"]) and image.sha256 == told["sha256"]:
+                return axes
     except InputError:
-        return ""
+        pass
+    return ""

@@ -43,7 +43,7 @@ def add_heatmap(
     views : sequence of LayerView
         The explained layer, then those of further channels.
     attribution : Attribution
-        On the grid of the first one's image.
+        On the grid of the first one's image, or of the section along its plane.
     limits : (float, float), optional
         Contrast limits; the attribution's own by default.
     told : str
@@ -58,14 +58,13 @@ def add_heatmap(
     look = options["metadata"][METADATA_KEY]["look"] = _first_look(attribution)
     layer = ImageLayer(
         data,
+        **_in_3d(attribution),
         contrast_limits=limits or attribution.display_limits,
         colormap=thresholded(look["colormap"], look["threshold"], signed=look["signed"]),
         opacity=0.6,
         # Over the image in 2D, and not hidden by the volume in 3D.
         blending="translucent_no_depth",
         interpolation2d="nearest",
-        # A slab one voxel thick would fade into nothing.
-        interpolation3d="nearest" if 1 in data.shape else "linear",
         rgb=False,
         **options,
     )
@@ -73,6 +72,13 @@ def add_heatmap(
     layer.colorbar.visible = True
     viewer.add_layer(layer)
     return layer
+
+
+def _in_3d(attribution: Attribution) -> dict[str, str]:
+    """How a heatmap is drawn in 3D: of a plane what is in front decides, and not what is largest."""
+    if attribution.record.image["oblique"] is None:
+        return {"rendering": "mip", "interpolation3d": "linear"}
+    return {"rendering": "translucent", "interpolation3d": "nearest"}
 
 
 def _first_look(attribution: Attribution) -> dict[str, Any]:
@@ -92,7 +98,11 @@ def update_heatmap(
     """Show another attribution of the same method in a heatmap layer, which keeps its look; see `add_heatmap`."""
     data, options = _described(views, attribution, told)
     own = options["metadata"][METADATA_KEY]
-    own["look"] = look = layer.metadata[METADATA_KEY]["look"]
+    before = layer.metadata[METADATA_KEY]
+    own["look"] = look = before["look"]
+    if (before["record"]["image"]["oblique"] is None) != (attribution.record.image["oblique"] is None):
+        for name, value in _in_3d(attribution).items():
+            setattr(layer, name, value)
     if look["signed"] != attribution.signed:
         own["look"] = look = _first_look(attribution)
         layer.colormap = thresholded(look["colormap"], look["threshold"], signed=look["signed"])

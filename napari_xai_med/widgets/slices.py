@@ -23,7 +23,7 @@ from napari_xai_med.models.classifier import Classifier
 from napari_xai_med.request import ExplainRequest
 from napari_xai_med.segmenting import Regions
 from napari_xai_med.slice_pipeline import METHOD, ExplainedSlices, SliceChoice, Slices, explain_slices, find_slices
-from napari_xai_med.widgets.asked import Asked, Read
+from napari_xai_med.widgets.asked import Asked, Read, unchanged
 from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.inputs import Chosen
 from napari_xai_med.widgets.loader import Loader
@@ -184,7 +184,7 @@ class SlicesWidget(QuestioningWidget):
 
         def work(job: Job) -> Any:
             job.step(0.0, "Writing the files")
-            image = shown.asked.chosen.image()
+            image = unchanged(shown.asked.chosen.image(), explained.attributions[0])
             return save_slices(image, explained, folder, shown.mask, shown.regions)
 
         self.task.start(work, lambda files: show_info(f"Saved {files[-1].name} and {len(files) - 1} files beside it."))

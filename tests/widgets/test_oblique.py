@@ -11,17 +11,20 @@ import pytest
 from helpers import random_affine
 from napari.layers import Labels, Layer
 from napari.utils.notifications import notification_manager
-from viewers import Open, finish
+from viewers import Open, finish, last_sentence
 
 from napari_xai_med import explain, oblique_section, read_image
 from napari_xai_med.cli import main
 from napari_xai_med.grid import Grid
 from napari_xai_med.io.nifti import Volumes
-from napari_xai_med.layers import METADATA_KEY, LayerView, volumes_to_layer
+from napari_xai_med.layers import METADATA_KEY, LayerView
+from napari_xai_med.layers_images import volumes_to_layer
 from napari_xai_med.layers_plane import PlaneView
 from napari_xai_med.oblique import oblique_plane
 from napari_xai_med.samples import sample_files
 from napari_xai_med.segments.best import Best
+from napari_xai_med.widgets.comparison import compare
+from napari_xai_med.widgets.origin import layers_of
 
 LESION, MASK = map(str, sample_files("chest_ct_lesion"))
 POSITION, NORMAL = (29, 40, 48), (1, 0.4, 0.15)
@@ -144,30 +147,93 @@ def test_segments_and_what_the_network_sees_are_shown_on_it(plane: Any, qtbot: A
     assert widget.image.count() == 1
 
 
-def test_live_follows_the_plane(plane: Any, qtbot: Any) -> None:
-    _, widget, source = plane()
+def test_live_follows_the_plane_and_looks_as_what_it_shows(plane: Any, qtbot: Any) -> None:
+    viewer, widget, source = plane()
     shown: list[bool] = []
     widget.live.shown.connect(lambda _, final: shown.append(final))
 
-    def settle() -> Any:
+    def settle() -> tuple[Any, Any]:
         qtbot.waitUntil(lambda: bool(shown) and shown[-1], timeout=60_000)
         shown.clear()
         (layer,) = widget.live.series.layers
-        return layer
+        assert sum(isinstance(each, Labels) for each in viewer.layers) == 2, "the mask and the segments"
+        return layer, widget.heatmaps._segments[layer]
+
+    def look(heatmap: Any, segments: Any) -> tuple[Any, ...]:
+        return (heatmap.rendering, heatmap.interpolation3d, segments.visible, segments.contour, segments.rendering)
 
     widget.live_box.setChecked(True)
-    settle()
+    on_plane = look(*settle())
+    assert on_plane == ("translucent", "nearest", False, 0, "translucent")
     for position in ((20, 40, 48), POSITION):
         source.plane.position = position
-        layer = settle()
+        layer, _ = settle()
         np.testing.assert_allclose((corners_in(source, layer) - position) @ np.array(NORMAL), 0, atol=1e-4)
     source.depiction = "volume"
-    layer = settle()
+    layer, segments = settle()
     assert sorted(layer.data.shape) == sorted((1, *source.data.shape[1:]))
+    assert look(layer, segments) == ("mip", "linear", True, 1, "iso_categorical")
+    source.depiction = "plane"
+    assert look(*settle()) == on_plane
+    # Nothing is followed that is gone.
+    viewer.layers.remove(source)
+    assert widget.live._followed is None
     widget.live_box.setChecked(False)
+    shown.clear()
     source.plane.position = (20, 40, 48)
     qtbot.wait(200)
     assert not shown
+
+
+def test_a_moved_volume_is_told_or_its_place_honoured(plane: Any, qtbot: Any, tmp_path: Path) -> None:
+    viewer, widget, source = plane(method="saliency")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    source.translate = source.translate + np.array((20, 10, 5))
+    widget.save(str(tmp_path))
+    finish(qtbot, widget)
+    assert "chest_ct_lesion, oblique was changed or moved since" in last_sentence().message
+    assert not list(tmp_path.iterdir())
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    scope: dict[str, Any] = {"viewer": viewer}
+    exec(widget.python(), scope)
+    shown = viewer.layers[-1].metadata[METADATA_KEY]["record"]
+    assert scope["attribution"].record.result["sha256"] == shown["result"]["sha256"]
+
+
+def test_the_volume_is_found_again_after_it_was_closed(plane: Any, qtbot: Any) -> None:
+    viewer, widget, source = plane(method="saliency")
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    heatmap = viewer.layers[-1]
+    viewer.layers.remove(source)
+    (again,) = viewer.open(LESION, plugin="napari-xai-med")
+    again.name = "another name"
+    other = viewer.add_image(np.zeros((4, 5, 6)), name="chest_ct_lesion")
+    assert layers_of(heatmap, [other, again]) == [(again, "ZYX")]
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2, 3), (0, 1, 2, 3)])
+def test_a_plane_is_one_only_where_space_is_shown(plane: Any, order: tuple[int, ...]) -> None:
+    viewer, widget, source = plane(method="saliency")
+    viewer.add_image(np.zeros((3, *source.data.shape)), name="four axes")
+    widget.image.choose(source)
+    viewer.dims.order = order
+    found = widget.inputs.chosen(oblique=True).oblique
+    assert (found is not None) == (order[0] == 0)
+
+
+def test_a_pyramid_is_cut_where_its_coarsest_level_is(opened: Open) -> None:
+    viewer, widget = opened()
+    fine = np.zeros((64, 64, 64), np.float32)
+    fine[24:] = 1
+    layer = viewer.add_image([fine, fine[::2, ::2, ::2]], multiscale=True, contrast_limits=(0, 1), name="pyramid")
+    viewer.dims.ndisplay, layer.depiction = 3, "plane"
+    layer.plane.position, layer.plane.normal = (16, 16, 16), (1, 0.1, 0)
+    seen = widget.inputs.chosen(oblique=True).image()
+    middle = seen.data[0, seen.grid.shape[0] // 2, seen.grid.shape[1] // 2]
+    assert middle == 1, "slice 32 of the finest level is bright, 16 is not"
 
 
 def test_the_explanation_of_a_plane_is_checked(plane: Any, qtbot: Any) -> None:
@@ -190,6 +256,25 @@ def test_the_explanation_of_a_plane_is_checked(plane: Any, qtbot: Any) -> None:
     finish(qtbot, check)
     assert viewer.layers[-1].data.shape == heatmap.data.shape
     np.testing.assert_allclose(viewer.layers[-1].affine.affine_matrix, heatmap.affine.affine_matrix)
+
+
+def test_planes_are_compared_in_3d(plane: Any, qtbot: Any) -> None:
+    _, widget, source = plane()
+    heatmaps = []
+    for method in ("segment_occlusion", "saliency"):
+        widget.method.setCurrentIndex(widget.method.findData(method))
+        widget.explain_button.click()
+        finish(qtbot, widget)
+        heatmaps.append(next(iter(reversed(widget.heatmaps.results))))
+    source.depiction = "volume"
+    beside = compare(LayerView(source, "ZYX"), heatmaps)
+    assert beside.dims.ndisplay == 3
+    for image, heatmap in zip(beside.layers[::2], beside.layers[1::2], strict=True):
+        assert (image.depiction, heatmap.rendering) == ("plane", "translucent")
+        np.testing.assert_allclose(image.plane.position, POSITION, atol=1e-6)
+        # napari keeps normals of length one.
+        np.testing.assert_allclose(np.cross(image.plane.normal, NORMAL), 0, atol=1e-6)
+    beside.close()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -300,7 +300,8 @@ def test_labels_over_an_oblique_scan_mean_what_they_cover(make_napari_viewer: An
     from napari.layers import Layer
 
     from napari_xai_med.grid import Grid
-    from napari_xai_med.layers import LayerView, image_to_layer
+    from napari_xai_med.layers import LayerView
+    from napari_xai_med.layers_images import image_to_layer
 
     angle = 0.3
     turned = np.eye(4)

@@ -15,7 +15,8 @@ from viewers import Open, finish, last_sentence
 from napari_xai_med import choose_slices, explain_slices
 from napari_xai_med.grid import Grid
 from napari_xai_med.io.nifti import Volumes
-from napari_xai_med.layers import METADATA_KEY, LayerView, volumes_to_layer
+from napari_xai_med.layers import METADATA_KEY, LayerView
+from napari_xai_med.layers_images import volumes_to_layer
 from napari_xai_med.samples import sample_files
 from napari_xai_med.segments.choice import BODY
 from napari_xai_med.widgets.question import EACH_CLASS
