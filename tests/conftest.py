@@ -26,3 +26,9 @@ def shared_data() -> Callable[[str], Path]:
 def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees or changes what the user trusts."""
     monkeypatch.setenv("XAI_MED_SETTINGS", str(tmp_path_factory.mktemp("settings")))
+
+
+@pytest.fixture(autouse=True)
+def quick_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which batches are fastest is found less surely: it changes no answer, and each network of a test is a new one."""
+    monkeypatch.setattr("napari_xai_med.models.batch_sizes._LONG", 0.002)

@@ -162,7 +162,7 @@ def test_options_of_a_metric_stay_and_count(shown: Any, qtbot: Any) -> None:
     wanted = [{"metric": "binary_overlap", "lower": 0.25}]
     expected = evaluate(attribution, mask=sample_files("chest_ct_lesion")[1], metrics=wanted)
     assert dice == expected.set_index(["score", "subject"])["value"]["dice", "explanation"]
-    assert check.results.plots.isVisible()
+    qtbot.waitUntil(check.results.plots.isVisible)
     ax = check.results.plots.canvas.figure.axes[0]
     assert ax.get_title() == check.results.plots.which.currentText()
 

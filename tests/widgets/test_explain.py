@@ -274,36 +274,41 @@ def test_the_viewer_lives_while_work_goes_on(opened: Open, qtbot: Any) -> None:
     assert len(rounds) < 1000
 
 
-@pytest.mark.parametrize("what", ["viewer", "dock", "layers"])
-def test_what_is_closed_while_work_goes_on_is_not_missed(what: str, tmp_path: Path) -> None:
+def test_what_is_closed_while_work_goes_on_is_not_missed(tmp_path: Path) -> None:
     """In a process of its own, since a mistake here ends the process."""
-    code = f"""
+    code = """
 import time, napari
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication
-viewer = napari.Viewer()
-viewer.open_sample("napari-xai-med", "chest_ct_lesion")
-_, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
-widget.explain(viewer.layers["chest_ct_lesion"], "chest_ct_3d")
-if "{what}" == "viewer":
-    viewer.close()
-elif "{what}" == "dock":
-    viewer.window.remove_dock_widget("all")
-else:
-    viewer.layers.clear()
-for _ in range(100):
-    QApplication.processEvents()
-    time.sleep(0.01)
-while QThreadPool.globalInstance().activeThreadCount():
-    QApplication.processEvents()
-for _ in range(100):
-    QApplication.processEvents()
-print("alive")
+for what in ("layers", "dock", "viewer"):
+    viewer = napari.Viewer()
+    viewer.open_sample("napari-xai-med", "chest_ct_lesion")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-xai-med", "Explain a classifier")
+    widget.explain(viewer.layers["chest_ct_lesion"], "chest_ct_3d")
+    if what == "viewer":
+        viewer.close()
+    elif what == "dock":
+        viewer.window.remove_dock_widget("all")
+    else:
+        viewer.layers.clear()
+    for _ in range(100):
+        QApplication.processEvents()
+        time.sleep(0.01)
+    while QThreadPool.globalInstance().activeThreadCount():
+        QApplication.processEvents()
+        time.sleep(0.01)
+    for _ in range(100):
+        QApplication.processEvents()
+    print(f"closed-{what}")
 """
     script = tmp_path / "close.py"
     script.write_text(code)
     done = subprocess.run([sys.executable, "-W", "ignore", str(script)], capture_output=True, text=True, check=False)
-    assert done.stdout.strip().endswith("alive"), done.stderr
+    assert [line for line in done.stdout.split() if line.startswith("closed-")] == [
+        "closed-layers",
+        "closed-dock",
+        "closed-viewer",
+    ], done.stderr
     assert "Traceback" not in done.stderr
 
 
