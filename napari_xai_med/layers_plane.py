@@ -18,10 +18,31 @@ Plane = tuple[tuple[float, ...], tuple[float, ...]]
 """A point and the normal of a plane; see `napari_xai_med.oblique_section`."""
 
 
-def plane_in_voxels(view: LayerView, point: Sequence[float], normal: Sequence[float]) -> tuple[Float, Float]:
-    """Position and normal of a plane in the voxels of a volume's layer, along its spatial axes, as napari has them."""
-    grid = view.whole_grid()
-    return grid.to_index(np.asarray(point, float)), grid.affine[:3, :3].T @ np.asarray(normal, float)
+def plane_in_world(view: LayerView, position: Float, normal: Float) -> Plane:
+    """The plane of a volume's layer in the world of `view.image()`.
+
+    Parameters
+    ----------
+    view : LayerView
+    position, normal : ndarray, shape (3,)
+        Along its spatial axes, in voxels of the resolution that is shown, as napari has them.
+    """
+    grid, step = view.whole_grid(), _step(view.layer, view.spatial)
+    # A normal belongs to the plane and not to the voxels: it goes through the inverse, transposed.
+    across = np.linalg.inv(grid.affine[:3, :3]).T @ (normal / step)
+    return tuple(grid.to_world(position * step).tolist()), tuple(across.tolist())
+
+
+def plane_in_voxels(view: LayerView, plane: Plane, shown_in: Any) -> tuple[Float, Float]:
+    """Position and normal as `plane_in_world` takes them, in a layer that shows the same voxels as that of the view."""
+    grid, step = view.whole_grid(), _step(shown_in, view.spatial)
+    point, normal = (np.asarray(each, float) for each in plane)
+    return grid.to_index(point) / step, grid.affine[:3, :3].T @ normal * step
+
+
+def _step(layer: Any, spatial: Sequence[int]) -> Any:
+    """How many of the finest voxels one is long that is shown, along each spatial axis."""
+    return layer.downsample_factors[layer.data_level][list(spatial)] if layer.multiscale else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +82,8 @@ class PlaneView(LayerView):
             "translate": np.zeros(ndim),
             "rotate": np.eye(ndim),
             "shear": np.zeros(ndim * (ndim - 1) // 2),
-            "metadata": {METADATA_KEY: {"turn": turn, "affine": lies.tolist(), "display": shown.tolist()}},
+            "metadata": {
+                METADATA_KEY: {"turn": turn, "affine": lies.tolist(), "display": shown.tolist(), "plane": True}
+            },
         }
         return data[0], place

@@ -127,7 +127,9 @@ def best_to_layer(heatmap: Any, count: int, which: Best) -> LayerTuple:
         "name": f"{heatmap.name}, best {count}" + ("" if which is Best.LARGEST else f" {which}"),
         "features": features_of(segments.table),
         "opacity": 0.5,
-        "metadata": {METADATA_KEY: {key: own[key] for key in ("turn", "affine", "display", "record") if key in own}},
+        "metadata": {
+            METADATA_KEY: {key: own[key] for key in ("turn", "affine", "display", "record", "plane") if key in own}
+        },
     }
     return segments.best(count, which), options, "labels"
 

@@ -45,9 +45,10 @@ def compare(view: LayerView, heatmaps: Sequence[ImageLayer], point: Sequence[flo
     _check_same_image(heatmaps)
     scaled = len({_unit(layer) for layer in heatmaps}) > 1
     tops = [float(np.abs(layer.data).max()) or 1.0 for layer in heatmaps]
-    signed = any(layer.metadata[METADATA_KEY]["look"]["signed"] for layer in heatmaps)
     top = 1.0 if scaled else max(tops)
     image, plane = view.layer, heatmaps[0].metadata[METADATA_KEY]["record"]["image"]["oblique"]
+    if plane is not None and len(view.spatial) != 3:
+        raise InputError(f"{heatmaps[0].name} explains a plane of a volume; choose that volume as the image.")
     viewer = napari.Viewer(title=f"Explanations side by side. {DISCLAIMER}")
     shown = []
     for layer, own in zip(heatmaps, tops, strict=True):
@@ -56,9 +57,13 @@ def compare(view: LayerView, heatmaps: Sequence[ImageLayer], point: Sequence[flo
         # The image has its own layer beside it.
         name = layer.name.removeprefix(f"{image.name}: ")
         shown.append(_again(layer, data, f"{name}, divided by {own:.3g}" if scaled else name))
-        shown[-1].contrast_limits = (-top if signed else 0.0, top)
+        shown[-1].contrast_limits = (-top if _is_signed(layer) else 0.0, top)
         viewer.add_layer(shown[-1])
-    viewer.layers.link_layers(shown, ("contrast_limits", "opacity"))
+    viewer.layers.link_layers(shown, ("opacity",))
+    for kind in (True, False):
+        # With the limits of signed maps, colours of the others would show where these are 0.
+        alike = [copy for copy, layer in zip(shown, heatmaps, strict=True) if _is_signed(layer) is kind]
+        viewer.layers.link_layers(alike, ("contrast_limits",))
     viewer.layers.link_layers(
         [layer for layer in viewer.layers if layer not in shown], ("contrast_limits", "gamma", "visible")
     )
@@ -73,7 +78,8 @@ def compare(view: LayerView, heatmaps: Sequence[ImageLayer], point: Sequence[flo
         viewer.dims.ndisplay = 3
         for layer in viewer.layers[::2]:
             layer.depiction = "plane"
-            layer.plane.position, layer.plane.normal = plane_in_voxels(view, plane["point"], plane["normal"])
+            where = plane_in_voxels(view, (plane["point"], plane["normal"]), layer)
+            layer.plane.position, layer.plane.normal = where
     overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])
     overlay.visible = True
     return viewer
@@ -87,6 +93,10 @@ def _check_same_image(heatmaps: Sequence[ImageLayer]) -> None:
             raise InputError(
                 f"{name} and {first[0]} do not explain the same image; choose explanations of one image to compare."
             )
+
+
+def _is_signed(layer: ImageLayer) -> bool:
+    return bool(layer.metadata[METADATA_KEY]["look"]["signed"])
 
 
 def _unit(layer: ImageLayer) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.heatmap import HeatmapControls
 from napari_xai_med.widgets.heatmaps import Series
 from napari_xai_med.widgets.live import Live
+from napari_xai_med.widgets.planes import show_planes
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
 from napari_xai_med.widgets.questioning import QuestioningWidget
@@ -146,7 +147,10 @@ class ExplainWidget(QuestioningWidget):
             self._preview = Layer.create(*described)
             # It is no image to be classified, and is not offered as one.
             self._preview.metadata.setdefault(METADATA_KEY, {})["preview"] = True
+            if chosen.oblique is not None:
+                self._preview.metadata[METADATA_KEY]["plane"] = True
             self.viewer.add_layer(self._preview)
+            show_planes(self.viewer)
 
         self._answer(asked.see, show)
 
@@ -240,6 +244,7 @@ class ExplainWidget(QuestioningWidget):
             return
         if bands is not None:
             self.viewer.add_layer(Layer.create(*bands))
+            show_planes(self.viewer)
 
     def add_best(self) -> None:
         """Add the best segments of the current heatmap as a labels layer."""

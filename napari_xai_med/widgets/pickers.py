@@ -14,7 +14,7 @@ from napari_xai_med.errors import InputError, ModelError
 from napari_xai_med.grid import Reorientation
 from napari_xai_med.image import PLANES
 from napari_xai_med.layers import METADATA_KEY, LayerView, possible_axes
-from napari_xai_med.layers_plane import Plane
+from napari_xai_med.layers_plane import Plane, plane_in_world
 from napari_xai_med.models import class_names_of
 from napari_xai_med.samples import embedded_classifiers
 
@@ -149,18 +149,12 @@ class ImagePicker(QComboBox):
     def shown_plane(self, view: LayerView) -> Plane | None:
         """The plane that the viewer shows of a volume in 3D, in the world of its image; None if it shows none."""
         layer, dims = view.layer, self._viewer.dims
-        # napari tells it along the axes that are displayed, in voxels of the resolution that is shown.
+        # napari tells it along the axes that are displayed.
         shown = [axis - (dims.ndim - layer.ndim) for axis in dims.displayed]
         if len(view.spatial) != 3 or sorted(shown) != view.spatial or layer.depiction != "plane":
             return None
         order = [shown.index(axis) for axis in view.spatial]
-        grid = view.whole_grid()
-        step = layer.downsample_factors[layer.data_level][view.spatial] if layer.multiscale else 1.0
-        position = np.array(layer.plane.position, float)[order] * step
-        normal = np.array(layer.plane.normal, float)[order] / step
-        # A normal belongs to the plane and not to the voxels: it goes through the inverse, transposed.
-        across = np.linalg.inv(grid.affine[:3, :3]).T @ normal
-        return tuple(grid.to_world(position).tolist()), tuple(across.tolist())
+        return plane_in_world(view, *(np.array(each)[order] for each in (layer.plane.position, layer.plane.normal)))
 
 
 class ClassifierPicker(QComboBox):

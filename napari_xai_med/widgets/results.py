@@ -19,6 +19,7 @@ from napari_xai_med.layers import METADATA_KEY, LayerTuple, LayerView
 from napari_xai_med.layers_segments import LayerSegments, transform_of
 from napari_xai_med.widgets.colours import thresholded
 from napari_xai_med.widgets.origin import KEY, told_of
+from napari_xai_med.widgets.planes import HIDDEN
 
 
 def go_to_maximum(viewer: napari.Viewer, layer: ImageLayer) -> None:
@@ -128,6 +129,9 @@ def refill(layer: Any, data: NDArray[Any], options: dict[str, Any]) -> None:
             layer.features = options["features"]
     if changed:
         layer.refresh()
+    own = layer.metadata.get(METADATA_KEY, {})
+    if HIDDEN in own:
+        options["metadata"][METADATA_KEY][HIDDEN] = own[HIDDEN]
     layer.metadata = options["metadata"]
     if layer.name != options["name"]:
         layer.name = options["name"]
@@ -185,6 +189,8 @@ def bands_to_layer(heatmap: ImageLayer, edges: tuple[float, ...]) -> LayerTuple:
                 round(int(count) * share, 3) for count in np.bincount(labels.ravel(), minlength=len(names) + 1)
             ],
         },
-        "metadata": {METADATA_KEY: {"record": own["record"], "edges": list(edges)}},
+        "metadata": {
+            METADATA_KEY: {"edges": list(edges)} | {key: own[key] for key in ("record", "plane") if key in own}
+        },
     }
     return labels, options, "labels"

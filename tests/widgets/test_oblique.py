@@ -15,6 +15,7 @@ from viewers import Open, finish, last_sentence
 
 from napari_xai_med import explain, oblique_section, read_image
 from napari_xai_med.cli import main
+from napari_xai_med.errors import InputError
 from napari_xai_med.grid import Grid
 from napari_xai_med.io.nifti import Volumes
 from napari_xai_med.layers import METADATA_KEY, LayerView
@@ -127,6 +128,31 @@ def test_labels_of_the_volume_are_units_and_masks_of_a_plane(plane: Any, qtbot: 
         assert (columns < 49).all() if label == 1 else (columns > 46).all()
 
 
+def test_a_plane_is_seen_in_3d_only(plane: Any, qtbot: Any) -> None:
+    """In 2D napari draws its layers flat, on one slice of all, where they do not belong."""
+    viewer, widget, _ = plane()
+    widget.explain_button.click()
+    finish(qtbot, widget)
+    heatmap, segments = viewer.layers[-2:]
+    widget.heatmaps.add_best(heatmap, 3, Best.LARGEST)
+    widget.heatmap.bands_button.click()
+    widget.input_button.click()
+    finish(qtbot, widget)
+    best, bands, preview = viewer.layers[-3:]
+    seen = (heatmap, best, bands, preview)
+    bands.visible = False
+    viewer.dims.ndisplay = 2
+    assert not any(layer.visible for layer in (*seen, segments))
+    assert viewer.layers["chest_ct_lesion"].visible
+    # Also what is made meanwhile.
+    widget.heatmaps.put(heatmap, widget.heatmaps.results[heatmap])
+    widget.heatmaps.add_best(heatmap, 2, Best.LARGEST)
+    assert not any(layer.visible for layer in (*seen, segments))
+    viewer.dims.ndisplay = 3
+    assert [layer.visible for layer in seen] == [True, True, False, True]
+    assert not segments.visible, "as before"
+
+
 def test_a_classifier_of_volumes_looks_at_all_of_it(plane: Any, qtbot: Any) -> None:
     viewer, widget, source = plane("chest_ct_3d", "gradcam")
     widget.explain_button.click()
@@ -174,6 +200,11 @@ def test_live_follows_the_plane_and_looks_as_what_it_shows(plane: Any, qtbot: An
     assert sorted(layer.data.shape) == sorted((1, *source.data.shape[1:]))
     assert look(layer, segments) == ("mip", "linear", True, 1, "iso_categorical")
     source.depiction = "plane"
+    assert look(*settle()) == on_plane
+    # Over to the slices, where the plane would be hidden.
+    viewer.dims.ndisplay = 2
+    assert all(layer.visible for layer in settle())
+    viewer.dims.ndisplay = 3
     assert look(*settle()) == on_plane
     # Nothing is followed that is gone.
     viewer.layers.remove(source)
@@ -259,7 +290,7 @@ def test_the_explanation_of_a_plane_is_checked(plane: Any, qtbot: Any) -> None:
 
 
 def test_planes_are_compared_in_3d(plane: Any, qtbot: Any) -> None:
-    _, widget, source = plane()
+    viewer, widget, source = plane()
     heatmaps = []
     for method in ("segment_occlusion", "saliency"):
         widget.method.setCurrentIndex(widget.method.findData(method))
@@ -274,7 +305,12 @@ def test_planes_are_compared_in_3d(plane: Any, qtbot: Any) -> None:
         np.testing.assert_allclose(image.plane.position, POSITION, atol=1e-6)
         # napari keeps normals of length one.
         np.testing.assert_allclose(np.cross(image.plane.normal, NORMAL), 0, atol=1e-6)
+    # Only signed maps are as long below zero.
+    assert [layer.contrast_limits[0] for layer in beside.layers[1::2]] == [-1, 0]
     beside.close()
+    picture = viewer.add_image(np.zeros((8, 8)), name="picture")
+    with pytest.raises(InputError, match="explains a plane of a volume; choose that volume"):
+        compare(LayerView(picture, "YX"), heatmaps)
 
 
 @pytest.mark.parametrize("seed", range(3))
