@@ -60,7 +60,7 @@ def compare(view: LayerView, heatmaps: Sequence[ImageLayer], point: Sequence[flo
         shown[-1].contrast_limits = (-top if _is_signed(layer) else 0.0, top)
         viewer.add_layer(shown[-1])
     viewer.layers.link_layers(shown, ("opacity",))
-    for kind in (True, False):
+    for kind in {_is_signed(layer) for layer in heatmaps}:
         # With the limits of signed maps, colours of the others would show where these are 0.
         alike = [copy for copy, layer in zip(shown, heatmaps, strict=True) if _is_signed(layer) is kind]
         viewer.layers.link_layers(alike, ("contrast_limits",))
