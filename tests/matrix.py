@@ -81,15 +81,20 @@ class Case:
         return replace(classifier_from_module(network, self.classes, head=head), channels=0, spatial_dims=self.dims)
 
 
-def cases(*, largest: bool = True) -> list[Any]:
-    """All architectures in 2D and 3D; without the largest ones, the first of each family stands for the others.
+def cases(*whole: int) -> list[Any]:
+    """The first architecture of each family in 2D and 3D, which stands for the others; all of it in `whole`.
 
     The members of a family, those of one paper, differ in how often the same layers are repeated.
+
+    Parameters
+    ----------
+    *whole : int
+        2, 3 or both: as many dimensions have the members of families that are wanted too.
     """
     chosen, families = [], set()
     for name, dims in NAMES:
         family = (architectures()[name].paper, dims)
-        if largest or family not in families or architectures()[name].layout != "as in MONAI":
+        if dims in whole or family not in families or architectures()[name].layout != "as in MONAI":
             chosen.append(pytest.param(Case(name, dims), id=f"{name} {dims}d"))
         families.add(family)
     return chosen

@@ -24,7 +24,7 @@ from napari_xai_med.samples import sample_files
 SLICE = sample_files("slice_nodule")[0]
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", cases(2))
 def test_every_architecture_packs_loads_and_answers_as_before(case: Case, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = case.network()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from matrix import Case, cases
+from matrix import NAMES, Case, cases
 from torch import nn
 
 from napari_xai_med import explain, load_model, predict, read_image
@@ -44,8 +45,18 @@ def calibrated(network: nn.Module, case: Case) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".pt2", ".onnx"])
-@pytest.mark.parametrize("case", cases(largest=False))
+def files() -> list[Any]:
+    """Each architecture in 2D as every kind of file; in 3D, where the layers are the same, as one in turn."""
+    suffixes = (".ts", ".pt2", ".onnx")
+    found = []
+    for place, param in enumerate(cases()):
+        (case,) = param.values
+        kinds = (suffixes[place % 3],) if (case.name, 2) in NAMES and case.dims == 3 else suffixes
+        found += [pytest.param(case, suffix, id=f"{param.id}{suffix}") for suffix in kinds]
+    return found
+
+
+@pytest.mark.parametrize(("case", "suffix"), files())
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_files_with_their_network_pack_and_answer_as_before(case: Case, suffix: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
