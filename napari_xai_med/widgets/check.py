@@ -37,7 +37,6 @@ from napari_xai_med.widgets.metric_results import MetricResults
 from napari_xai_med.widgets.options import OptionsForm
 from napari_xai_med.widgets.origin import layers_of
 from napari_xai_med.widgets.pickers import ClassifierPicker
-from napari_xai_med.widgets.planes import show_planes
 
 _MOST_SEED = 2**31 - 1
 
@@ -304,7 +303,6 @@ class CheckWidget(SavingWidget):
         for heatmap in heatmap_layers(self.viewer):
             heatmap.visible = False
         self.viewer.add_layer(Layer.create(*described))
-        show_planes(self.viewer)
 
     # What the controls say
 

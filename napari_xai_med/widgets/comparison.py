@@ -14,6 +14,7 @@ from napari_xai_med.errors import InputError
 from napari_xai_med.layers import METADATA_KEY, LayerView
 from napari_xai_med.layers_plane import plane_in_voxels
 from napari_xai_med.layers_segments import transform_of
+from napari_xai_med.widgets.planes import watch_planes
 
 MOST = 6
 _LOOK = ("colormap", "opacity", "blending", "interpolation2d", "interpolation3d", "rendering", "rgb")
@@ -80,6 +81,9 @@ def compare(view: LayerView, heatmaps: Sequence[ImageLayer], point: Sequence[flo
             layer.depiction = "plane"
             where = plane_in_voxels(view, (plane["point"], plane["normal"]), layer)
             layer.plane.position, layer.plane.normal = where
+        for layer in shown:
+            layer.metadata[METADATA_KEY] = {"plane": True}
+        watch_planes(viewer)
     overlay.text = "\n".join([*(f"{k}: {each.name}" for k, each in enumerate(shown, 1)), DISCLAIMER])
     overlay.visible = True
     return viewer

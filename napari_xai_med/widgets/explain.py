@@ -24,7 +24,6 @@ from napari_xai_med.widgets.controls import row
 from napari_xai_med.widgets.heatmap import HeatmapControls
 from napari_xai_med.widgets.heatmaps import Series
 from napari_xai_med.widgets.live import Live
-from napari_xai_med.widgets.planes import show_planes
 from napari_xai_med.widgets.probabilities import ProbabilityBars
 from napari_xai_med.widgets.question import QuestionForm
 from napari_xai_med.widgets.questioning import QuestioningWidget
@@ -150,7 +149,6 @@ class ExplainWidget(QuestioningWidget):
             if chosen.oblique is not None:
                 self._preview.metadata[METADATA_KEY]["plane"] = True
             self.viewer.add_layer(self._preview)
-            show_planes(self.viewer)
 
         self._answer(asked.see, show)
 
@@ -244,7 +242,6 @@ class ExplainWidget(QuestioningWidget):
             return
         if bands is not None:
             self.viewer.add_layer(Layer.create(*bands))
-            show_planes(self.viewer)
 
     def add_best(self) -> None:
         """Add the best segments of the current heatmap as a labels layer."""

@@ -21,7 +21,7 @@ from napari_xai_med.segmenting import PlacedSegments
 from napari_xai_med.segments.best import Best
 from napari_xai_med.widgets.asked import Shown, unchanged
 from napari_xai_med.widgets.inputs import Chosen
-from napari_xai_med.widgets.planes import Planes
+from napari_xai_med.widgets.planes import show_planes, watch_planes
 from napari_xai_med.widgets.results import add_heatmap, refill, update_heatmap
 from napari_xai_med.widgets.task import Work
 
@@ -52,9 +52,9 @@ class Heatmaps:
         self._segments: dict[ImageLayer, LabelsLayer] = {}
         self._best: dict[ImageLayer, _BestOf] = {}
         self._alone: LabelsLayer | None = None
-        self._planes = Planes(viewer)
         # Heatmaps whose segments the user took away.
         self._unwanted: set[ImageLayer] = set()
+        watch_planes(viewer)
 
     def put(
         self, layer: ImageLayer | None, shown: Shown, limits: tuple[float, float] | None = None, told: str = ""
@@ -78,7 +78,8 @@ class Heatmaps:
             described = segments_to_layer(view, attribution.segments, attribution.grid, name)
             self._show_segments(layer, described, oblique=chosen.oblique is not None)
         self._show_best(layer, shown.asked.drawn)
-        self._planes.look()
+        # Live mode goes from slices to planes in one layer.
+        show_planes(self.viewer)
         # The status bar would go on telling what the segment under the cursor contributed before. In 3D napari fails to
         # tell it until the mouse is moved, which tells it anyway.
         if self.viewer.dims.ndisplay == 2:
@@ -108,7 +109,6 @@ class Heatmaps:
         described = segments_to_layer(view, found.segments, found.grid, name)
         self._alone = segments_layer(described, oblique=chosen.oblique is not None)
         self.viewer.add_layer(self._alone)
-        self._planes.look()
 
     def _drop_segments(self, heatmap: ImageLayer) -> None:
         segments = self._segments.pop(heatmap, None)
@@ -125,7 +125,6 @@ class Heatmaps:
             return
         self._best[layer] = _BestOf(LabelsLayer(data, **options), count, which)
         self.viewer.add_layer(self._best[layer].layer)
-        self._planes.look()
 
     def _show_best(self, layer: ImageLayer, drawn: Drawn) -> None:
         """Show the best segments of what a heatmap shows now; what that was made of must stay as it is."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import napari
 
 from napari_xai_med.layers import METADATA_KEY
@@ -12,21 +10,15 @@ HIDDEN = "hidden"
 """Where the metadata of such a layer say that it was seen before."""
 
 
-class Planes:
-    """Hides the layers on planes while the viewer shows slices, where napari would draw them without their rotation.
+def watch_planes(viewer: napari.Viewer) -> None:
+    """From now on hide the layers on planes while the viewer shows slices, where napari would draw them unturned."""
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    # napari keeps functions, and not methods: the layers may be there longer than the widget that made them.
+    def look() -> None:
+        show_planes(viewer)
 
-    def __init__(self, viewer: napari.Viewer) -> None:
-        self._viewer = viewer
-        viewer.dims.events.ndisplay.connect(self.look)
-
-    def look(self, *_: Any) -> None:
-        """Hide or show them again, as the viewer is now."""
-        show_planes(self._viewer)
+    viewer.dims.events.ndisplay.connect(look)
+    viewer.layers.events.inserted.connect(look)
 
 
 def show_planes(viewer: napari.Viewer) -> None:

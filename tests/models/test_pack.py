@@ -25,7 +25,7 @@ SLICE = sample_files("slice_nodule")[0]
 
 
 @pytest.mark.parametrize("case", cases(2))
-def test_every_architecture_packs_loads_and_answers_as_before(case: Case, tmp_path: Path) -> None:
+def test_architectures_pack_load_and_answer_as_before(case: Case, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = case.network()
     before = predict(case.image, case.around(network), preprocessing=case.steps)

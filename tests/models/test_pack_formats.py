@@ -46,7 +46,7 @@ def calibrated(network: nn.Module, case: Case) -> nn.Module:
 
 
 def files() -> list[Any]:
-    """Each architecture in 2D as every kind of file; in 3D, where the layers are the same, as one in turn."""
+    """A network of each family as every kind of file; in 3D as one in turn, if it has the same layers in 2D."""
     suffixes = (".ts", ".pt2", ".onnx")
     found = []
     for place, param in enumerate(cases()):

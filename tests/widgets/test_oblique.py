@@ -151,6 +151,10 @@ def test_a_plane_is_seen_in_3d_only(plane: Any, qtbot: Any) -> None:
     viewer.dims.ndisplay = 3
     assert [layer.visible for layer in seen] == [True, True, False, True]
     assert not segments.visible, "as before"
+    # Also when the widget is closed.
+    viewer.window.remove_dock_widget("all")
+    viewer.dims.ndisplay = 2
+    assert not any(layer.visible for layer in seen)
 
 
 def test_a_classifier_of_volumes_looks_at_all_of_it(plane: Any, qtbot: Any) -> None:
@@ -307,6 +311,8 @@ def test_planes_are_compared_in_3d(plane: Any, qtbot: Any) -> None:
         np.testing.assert_allclose(np.cross(image.plane.normal, NORMAL), 0, atol=1e-6)
     # Only signed maps are as long below zero.
     assert [layer.contrast_limits[0] for layer in beside.layers[1::2]] == [-1, 0]
+    beside.dims.ndisplay = 2
+    assert [layer.visible for layer in beside.layers] == [True, False] * 2
     beside.close()
     picture = viewer.add_image(np.zeros((8, 8)), name="picture")
     with pytest.raises(InputError, match="explains a plane of a volume; choose that volume"):
